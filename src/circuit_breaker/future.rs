@@ -1,0 +1,88 @@
+//! The response future: the permit is a field, so a dropped future gives it back.
+
+use std::{
+    fmt, mem,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use pin_project_lite::pin_project;
+
+use super::{
+    machine::Ending,
+    state::{OnUnwind, Permit},
+};
+use crate::{
+    error::{CanReject, Rejected},
+    outcome::Classify,
+};
+
+pin_project! {
+    /// The answer of a [`CircuitBreaker`](super::CircuitBreaker).
+    pub struct ResponseFuture<F, C> {
+        #[pin]
+        kind: Kind<F>,
+        classify: C,
+    }
+}
+
+pin_project! {
+    #[project = KindProj]
+    enum Kind<F> {
+        Called {
+            // Dropped before the permit, so that the inner call is over when the circuit hears of it.
+            #[pin]
+            inner: F,
+            permit: Permit,
+        },
+        Rejected {
+            rejected: Rejected,
+        },
+    }
+}
+
+impl<F, C> ResponseFuture<F, C> {
+    #[inline]
+    pub(super) const fn called(inner: F, permit: Permit, classify: C) -> Self {
+        Self { kind: Kind::Called { inner, permit }, classify }
+    }
+
+    #[inline]
+    pub(super) const fn rejected(rejected: Rejected, classify: C) -> Self {
+        Self { kind: Kind::Rejected { rejected }, classify }
+    }
+}
+
+impl<F, C, Res, E> Future for ResponseFuture<F, C>
+where
+    F: Future<Output = Result<Res, E>>,
+    E: CanReject,
+    C: Classify<Res, E>,
+{
+    type Output = Result<Res, E>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        match this.kind.project() {
+            KindProj::Called { inner, permit } => {
+                let on_unwind = OnUnwind(permit);
+                let polled = inner.poll(cx);
+                mem::forget(on_unwind);
+                if polled.is_pending() {
+                    permit.pending();
+                }
+                let result = ready!(polled);
+                permit.settle(Ending::Answered(this.classify.classify(result.as_ref())));
+                Poll::Ready(result)
+            }
+            KindProj::Rejected { rejected } => Poll::Ready(Err(E::reject(*rejected))),
+        }
+    }
+}
+
+impl<F, C> fmt::Debug for ResponseFuture<F, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

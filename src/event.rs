@@ -1,0 +1,281 @@
+//! What a pattern reports, and to whom.
+//!
+//! Patterns report rare things only: a transition, a refusal, an answer that came too late. Figures of every call belong to RED.
+//!
+//! Events leave after every lock is released, so two of them can overtake one another on the way. Each carries the generation it belongs
+//! to: a listener that keeps a state drops what is older than what it has seen. A listener's panic is caught, and costs only that
+//! listener that event. Nothing is built when nobody listens.
+//!
+//! With feature `metrics` a recorder listens once it is installed, with feature `tracing` a subscriber does; see the tables in
+//! [`circuit_breaker`](crate::circuit_breaker#events-and-metrics).
+
+#[cfg(feature = "metrics")]
+mod metrics;
+#[cfg(feature = "tracing")]
+mod tracing;
+
+use std::{
+    collections::HashSet,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use crate::{
+    error::{Rejected, Trip},
+    outcome::Outcome,
+};
+
+/// Something rare that happened to a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Event<'a> {
+    /// The name of the policy.
+    pub policy: &'a str,
+    /// What happened.
+    pub kind: EventKind<'a>,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EventKind<'a> {
+    /// A circuit changed its state.
+    #[non_exhaustive]
+    Transition {
+        /// The state it left.
+        from: CircuitState,
+        /// The state it is in.
+        to: CircuitState,
+        /// The number of the new state's period.
+        generation: u64,
+        /// What opened the circuit, when `to` is open.
+        trip: Option<Trip>,
+    },
+    /// A call was refused, or would have been in shadow mode.
+    #[non_exhaustive]
+    Rejected {
+        /// The refusal.
+        rejected: &'a Rejected,
+        /// Whether the call was let through all the same.
+        shadow: bool,
+    },
+    /// A call ended that was admitted in another period of the circuit; it counts nowhere.
+    #[non_exhaustive]
+    Stale {
+        /// The period that admitted it.
+        admitted_in: u64,
+        /// The present period.
+        generation: u64,
+        /// How it ended, or `None` when it was cancelled or panicked.
+        outcome: Option<Outcome>,
+    },
+    /// A key was served without state of its own, because all `max_keys` places were taken by keys that must not be forgotten.
+    #[non_exhaustive]
+    KeysExhausted {
+        /// The bound.
+        max_keys: usize,
+    },
+}
+
+/// Where a circuit stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CircuitState {
+    /// Calls pass and are counted.
+    Closed,
+    /// Calls are refused.
+    Open,
+    /// A few calls pass, to find out whether the dependency is well again.
+    HalfOpen,
+}
+
+type Listener = Arc<dyn Fn(&Event<'_>) + Send + Sync>;
+
+/// A policy's name, and who listens to it.
+pub(crate) struct Events {
+    name: &'static str,
+    /// Whether many states share this name, one for each key.
+    #[cfg_attr(not(feature = "metrics"), expect(dead_code))]
+    keyed: bool,
+    heard: AtomicBool,
+    listeners: RwLock<Arc<[Listener]>>,
+    #[cfg(feature = "metrics")]
+    metrics: metrics::Metrics,
+}
+
+impl fmt::Display for CircuitState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl CircuitState {
+    /// `closed`, `open` or `half_open`: as metrics and logs have it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+        }
+    }
+}
+
+// ===== impl Events =====
+
+impl Events {
+    pub(crate) fn named(name: &'static str) -> Self {
+        Self::new(name, false)
+    }
+
+    /// The events of all keys of one layer.
+    pub(crate) fn keyed(name: &'static str) -> Self {
+        Self::new(name, true)
+    }
+
+    fn new(name: &'static str, keyed: bool) -> Self {
+        Self {
+            name,
+            keyed,
+            heard: AtomicBool::new(false),
+            listeners: RwLock::new(Arc::new([])),
+            #[cfg(feature = "metrics")]
+            metrics: metrics::Metrics::named(name),
+        }
+    }
+
+    pub(crate) const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    pub(crate) fn listen(&self, listener: impl Fn(&Event<'_>) + Send + Sync + 'static) {
+        let listener: Listener = Arc::new(listener);
+        let mut listeners = self.listeners.write().unwrap_or_else(PoisonError::into_inner);
+        *listeners = listeners.iter().cloned().chain([listener]).collect();
+        self.heard.store(true, Ordering::Release);
+    }
+
+    /// Reports what `build` makes of nothing, if anybody listens.
+    #[inline]
+    pub(crate) fn emit<'a>(&self, build: impl FnOnce() -> EventKind<'a>) {
+        if self.is_heard() {
+            self.tell(build());
+        }
+    }
+
+    #[inline]
+    fn is_heard(&self) -> bool {
+        let heard = self.heard.load(Ordering::Acquire);
+        #[cfg(feature = "metrics")]
+        let heard = heard || metrics::is_recorded();
+        #[cfg(feature = "tracing")]
+        let heard = heard || tracing::is_subscribed();
+        heard
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn tell(&self, kind: EventKind<'_>) {
+        let event = Event { policy: self.name, kind };
+        #[cfg(feature = "metrics")]
+        guarded(|| self.metrics.record(&event, self.keyed));
+        #[cfg(feature = "tracing")]
+        guarded(|| tracing::record(&event));
+        let listeners = Arc::clone(&self.listeners.read().unwrap_or_else(PoisonError::into_inner));
+        for listener in listeners.iter() {
+            guarded(|| listener(&event));
+        }
+    }
+}
+
+/// Events are told while a permit is dropped too, perhaps by a panic, and a second panic there would end the process.
+fn guarded(tell: impl FnOnce()) {
+    // The panic hook has already reported it.
+    let _ = catch_unwind(AssertUnwindSafe(tell));
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Makes a name that is only known at run time a `&'static str`, as the settings of every policy want it.
+///
+/// Each distinct name is kept for the life of the process, so names must come from configuration, never from a request.
+///
+/// ```
+/// let region = String::from("eu-1");
+/// assert_eq!(buttress::intern(&format!("payments-{region}")), "payments-eu-1");
+/// ```
+#[must_use]
+pub fn intern(name: &str) -> &'static str {
+    static NAMES: Mutex<Option<HashSet<&'static str>>> = Mutex::new(None);
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    let names = names.get_or_insert_with(HashSet::new);
+    match names.get(name) {
+        Some(known) => known,
+        None => {
+            let kept: &'static str = Box::leak(name.into());
+            names.insert(kept);
+            kept
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    const STALE: EventKind<'static> = EventKind::Stale { admitted_in: 1, generation: 3, outcome: None };
+
+    #[test]
+    fn nothing_is_built_when_nobody_listens() {
+        let events = Events::named("quiet");
+        events.emit(|| unreachable!("nobody listens"));
+    }
+
+    #[test]
+    fn telling_allocates_nothing_itself() {
+        let events = Events::named("frugal");
+        events.listen(|_| {});
+        let told = allocation_counter::measure(|| events.emit(|| STALE));
+        assert_eq!(told.count_total, 0);
+    }
+
+    #[test]
+    fn a_listener_that_panics_costs_the_others_nothing() {
+        let events = Events::named("loud");
+        let heard = Arc::new(AtomicUsize::new(0));
+        events.listen(|_| panic!("listener"));
+        events.listen({
+            let heard = Arc::clone(&heard);
+            move |event| {
+                assert_eq!((event.policy, event.kind), ("loud", STALE));
+                heard.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        events.emit(|| STALE);
+        events.emit(|| STALE);
+        assert_eq!(heard.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_listener_may_add_a_listener() {
+        let events = Arc::new(Events::named("nested"));
+        let weak = Arc::downgrade(&events);
+        events.listen(move |_| weak.upgrade().unwrap().listen(|_| {}));
+        events.emit(|| STALE);
+        assert_eq!(events.listeners.read().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_name_is_kept_once() {
+        let first = intern(&String::from("once"));
+        assert!(std::ptr::eq(first, intern(&String::from("once"))));
+    }
+}

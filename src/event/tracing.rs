@@ -1,0 +1,38 @@
+//! Events as `tracing` events: the only file that names the `tracing` crate.
+//!
+//! Transitions are `INFO` (`WARN` into open); refusals and stale results are `DEBUG`, because they come in floods exactly when the service is
+//! overloaded.
+
+use ::tracing::{Level, debug, event, level_filters::LevelFilter, warn};
+
+use super::{CircuitState, Event, EventKind};
+
+/// Whether any subscriber wants what is told here.
+#[inline]
+pub(super) fn is_subscribed() -> bool {
+    LevelFilter::current() >= LevelFilter::WARN
+}
+
+pub(super) fn record(event: &Event<'_>) {
+    let policy = event.policy;
+    match event.kind {
+        EventKind::Transition { from, to, generation, trip } => {
+            let trip = trip.map(::tracing::field::display);
+            let (from, to) = (from.as_str(), to.as_str());
+            if to == CircuitState::Open.as_str() {
+                event!(Level::WARN, policy, from, to, generation, trip, "circuit opened");
+            } else {
+                event!(Level::INFO, policy, from, to, generation, "circuit changed state");
+            }
+        }
+        EventKind::Rejected { rejected, shadow } => {
+            debug!(policy, shadow, reason = %rejected.reason(), "call rejected");
+        }
+        EventKind::Stale { admitted_in, generation, .. } => {
+            debug!(policy, admitted_in, generation, "stale result ignored")
+        }
+        EventKind::KeysExhausted { max_keys } => {
+            warn!(policy, max_keys, "key served without a state of its own");
+        }
+    }
+}

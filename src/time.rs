@@ -1,0 +1,135 @@
+//! The one door to the clock.
+//!
+//! Everything else takes `now`. The clock is tokio's, so that `tokio::time::pause()` drives every layer; with the feature `quanta` it is
+//! the time stamp counter, which is faster and which paused time does not drive.
+
+use std::{pin::Pin, sync::OnceLock, time::Duration};
+
+use tokio::time::Sleep;
+
+/// A point in time that fits an atomic: nanoseconds since 146 years before the first reading.
+///
+/// The long lead keeps a reading positive when a clock stands before the first one (two paused runtimes in one process), and leaves 438
+/// years ahead; arithmetic saturates at both ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Instant(u64);
+
+const LEAD: u64 = 1 << 62;
+
+impl Instant {
+    /// Later than every reading.
+    pub(crate) const NEVER: Self = Self(u64::MAX);
+
+    pub(crate) const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    pub(crate) const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) const fn saturating_add(self, wait: Duration) -> Self {
+        Self(self.0.saturating_add(nanos(wait)))
+    }
+
+    pub(crate) const fn saturating_since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// The length in nanoseconds, at most `u64::MAX`: 584 years.
+pub(crate) const fn nanos(length: Duration) -> u64 {
+    length.as_secs().saturating_mul(1_000_000_000).saturating_add(length.subsec_nanos() as u64)
+}
+
+#[cfg(not(feature = "quanta"))]
+use tokio::time::Instant as Reading;
+
+#[cfg(feature = "quanta")]
+use quanta::Instant as Reading;
+
+/// Reads the clock.
+#[inline]
+pub(crate) fn now() -> Instant {
+    static FIRST: OnceLock<Reading> = OnceLock::new();
+    let now = Reading::now();
+    let first = *FIRST.get_or_init(|| now);
+    Instant(if now >= first {
+        LEAD.saturating_add(nanos(now.saturating_duration_since(first)))
+    } else {
+        LEAD.saturating_sub(nanos(first.saturating_duration_since(now)))
+    })
+}
+
+/// A `now` that reads the clock when it is first asked, because most steps never ask.
+#[derive(Debug)]
+pub(crate) struct Now(Option<Instant>);
+
+impl Now {
+    #[inline]
+    pub(crate) const fn when_asked() -> Self {
+        Self(None)
+    }
+
+    #[inline]
+    pub(crate) fn get(&mut self) -> Instant {
+        *self.0.get_or_insert_with(now)
+    }
+}
+
+impl From<Instant> for Now {
+    fn from(now: Instant) -> Self {
+        Self(Some(now))
+    }
+}
+
+/// A timer for a caller that has to wait, or `None` outside a tokio runtime.
+///
+/// Boxed because `Sleep` is 112 bytes and almost no call needs one.
+pub(crate) fn sleep(wait: Duration) -> Option<Pin<Box<Sleep>>> {
+    tokio::runtime::Handle::try_current().ok()?;
+    Some(Box::pin(tokio::time::sleep(wait)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arithmetic_saturates_at_both_ends() {
+        let start = Instant::from_nanos(5);
+        assert_eq!(start.saturating_add(Duration::MAX), Instant::NEVER);
+        assert_eq!(start.saturating_since(Instant::from_nanos(9)), Duration::ZERO);
+        assert_eq!(Instant::NEVER.saturating_add(Duration::from_nanos(1)), Instant::NEVER);
+    }
+
+    #[cfg(not(feature = "quanta"))]
+    #[tokio::test(start_paused = true)]
+    async fn paused_time_drives_the_clock() {
+        let before = now();
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        assert_eq!(now().saturating_since(before), Duration::from_secs(3600));
+    }
+
+    #[cfg(not(feature = "quanta"))]
+    #[test]
+    fn a_runtime_whose_clock_stands_earlier_still_sees_time_pass() {
+        let in_a_paused_runtime = |advance: Duration| {
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(
+                async {
+                    tokio::time::advance(advance).await;
+                    let before = now();
+                    tokio::time::advance(Duration::from_secs(1)).await;
+                    now().saturating_since(before)
+                },
+            )
+        };
+        assert_eq!(in_a_paused_runtime(Duration::from_secs(86_400)), Duration::from_secs(1));
+        assert_eq!(in_a_paused_runtime(Duration::ZERO), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn no_timer_outside_a_runtime() {
+        assert!(sleep(Duration::from_secs(1)).is_none());
+    }
+}
