@@ -4,6 +4,8 @@
 
 mod error;
 mod event;
+#[cfg(feature = "circuit-breaker")]
+mod keyed;
 mod late;
 mod macros;
 mod outcome;

@@ -188,6 +188,11 @@ impl Machine {
                 || (self.consecutive.run() == 0 && self.window.as_ref().is_none_or(Counted::is_quiet)))
     }
 
+    #[cfg(test)]
+    pub(super) const fn has_window(&self) -> bool {
+        self.window.is_some()
+    }
+
     /// Whether calls must say when they began to wait.
     pub(super) const fn is_timed(&self) -> bool {
         self.limits.slow_threshold.is_some() && !matches!(self.mode, CircuitMode::Disabled)

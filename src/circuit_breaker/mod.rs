@@ -4,8 +4,11 @@ mod consecutive;
 mod future;
 mod handle;
 mod in_flight;
+mod keyed;
 mod layer;
 mod machine;
+#[cfg(all(test, not(buttress_loom)))]
+mod model;
 mod policy;
 mod ring;
 mod service;
@@ -17,6 +20,7 @@ mod time_window;
 pub use self::{
     future::ResponseFuture,
     handle::CircuitBreakerHandle,
+    keyed::{KeyedCircuitBreaker, KeyedCircuitBreakerHandle, KeyedCircuitBreakerLayer},
     layer::CircuitBreakerLayer,
     policy::{CircuitBreakerSettings, OpenTime, Opening, Window},
     service::CircuitBreaker,
