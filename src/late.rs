@@ -29,12 +29,24 @@
 
 use std::task::{Context, Poll};
 
-use tower::{Service, util::Oneshot};
+use tower::{Layer, Service, util::Oneshot};
 
 /// See the [module docs](self).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Late<S> {
     inner: S,
+}
+
+/// Puts [`Late`] around a service. See the [module docs](self).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LateLayer;
+
+impl<S> Layer<S> for LateLayer {
+    type Service = Late<S>;
+
+    fn layer(&self, inner: S) -> Late<S> {
+        Late::new(inner)
+    }
 }
 
 impl<S> Late<S> {

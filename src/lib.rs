@@ -18,7 +18,7 @@ pub mod circuit_breaker;
 
 pub use error::{AsRejected, BoxError, CanReject, ConfigError, Error, Reason, Rejected, Trip};
 pub use event::{CircuitState, Event, EventKind, intern};
-pub use late::Late;
+pub use late::{Late, LateLayer};
 pub use outcome::{Classify, ErrorsAreTransient, EveryErrorIsTransient, Outcome};
 
 /// Does nothing, for a stack that is a service: put it before the first call, and the compiler says in its message what a stack that is

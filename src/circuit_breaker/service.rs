@@ -33,7 +33,7 @@ pub struct CircuitBreaker<S, C = ErrorsAreTransient> {
 /// What `poll_ready` has decided for the next call.
 enum Latch {
     Unready,
-    Pass,
+    Pass { word: u64 },
     Probe(Permit),
     Rejected(Rejected),
 }
@@ -66,8 +66,8 @@ impl<S, C> CircuitBreaker<S, C> {
             return true;
         }
         self.latch = match self.circuit.gate() {
-            Gate::Pass => Latch::Pass,
-            Gate::Admitted(permit) => Latch::Probe(permit),
+            Gate::Pass { word } => Latch::Pass { word },
+            Gate::Probe(permit) => Latch::Probe(permit),
             Gate::Refused(rejected) => Latch::Rejected(rejected),
         };
         !matches!(self.latch, Latch::Rejected(_))
@@ -83,8 +83,8 @@ impl<S, C> CircuitBreaker<S, C> {
         self.circuit.park(&mut wait.place, cx.waker());
         let still_admitted = match &self.latch {
             Latch::Probe(permit) => permit.is_current(),
-            Latch::Pass | Latch::Unready => self.circuit.is_passing(),
-            Latch::Rejected(_) => false,
+            Latch::Pass { word } => self.circuit.word() == *word,
+            Latch::Unready | Latch::Rejected(_) => false,
         };
         if !still_admitted {
             return true;
@@ -94,15 +94,13 @@ impl<S, C> CircuitBreaker<S, C> {
             let arm = |at: Instant| Some((at, time::sleep(at.saturating_since(time::now()))?));
             wait.timer = at.and_then(arm);
         }
-        match &mut wait.timer {
-            Some((_, sleep)) => {
-                sleep.as_mut().poll(cx).is_ready() && {
-                    wait.timer = None;
-                    true
-                }
-            }
-            None => false,
+        let is_over = wait.timer.as_mut().is_some_and(|(_, sleep)| sleep.as_mut().poll(cx).is_ready());
+        if is_over {
+            wait.timer = None;
+            // Time changes a state only when somebody looks.
+            self.circuit.state();
         }
+        is_over
     }
 }
 
@@ -152,7 +150,7 @@ where
             Latch::Rejected(rejected) => Err(rejected),
             Latch::Probe(permit) if permit.is_current() => Ok(permit),
             // The circuit may have changed between readiness and call.
-            Latch::Probe(_) | Latch::Pass | Latch::Unready => self.circuit.admit(),
+            Latch::Probe(_) | Latch::Pass { .. } | Latch::Unready => self.circuit.admit(),
         };
         match admitted {
             Ok(mut permit) => {

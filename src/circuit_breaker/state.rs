@@ -85,11 +85,27 @@ pub struct Permit {
 
 /// What the gate answers.
 pub(super) enum Gate {
-    /// Closed. The call gets its permit when it is made.
-    Pass,
-    /// The call has a place already.
-    Admitted(Permit),
+    /// The call gets its permit when it is made, unless the word has changed by then.
+    Pass {
+        word: u64,
+    },
+    /// The call has a probe's place already.
+    Probe(Permit),
     Refused(Rejected),
+}
+
+/// What the circuit answers when it is not simply closed.
+enum Answer {
+    Counted {
+        word: u64,
+    },
+    Probe(Permit),
+    Refused(Rejected),
+    /// In shadow mode: to be reported, and let through.
+    Shadowed {
+        rejected: Rejected,
+        word: u64,
+    },
 }
 
 /// Callers that wait for the readiness of the inner service and must hear of a trip.
@@ -138,38 +154,42 @@ impl Circuit {
 
     // ----- a call -----
 
-    /// Whether the circuit is closed and nothing suggests that it should not be.
+    /// The state and what follows from it, to see whether it has changed.
     #[inline]
-    pub(super) fn is_passing(&self) -> bool {
-        let word = self.0.word.load(Ordering::Acquire);
-        word & CLOSED != 0 && (word & TIMED == 0 || !self.0.is_overdue())
+    pub(super) fn word(&self) -> u64 {
+        self.0.word.load(Ordering::Acquire)
     }
 
     /// Answers for `poll_ready`, where a probe takes its place and nobody else does.
     #[inline]
     pub(super) fn gate(&self) -> Gate {
-        if self.is_passing() {
-            return Gate::Pass;
+        let word = self.word();
+        if self.0.is_passing(word) {
+            return Gate::Pass { word };
         }
-        match self.not_passing() {
-            // Closed after all: the permit is made with the call.
-            Ok(permit) if permit.word & PROBE == 0 && permit.word != 0 => {
-                permit.forget();
-                Gate::Pass
-            }
-            Ok(permit) => Gate::Admitted(permit),
-            Err(rejected) => Gate::Refused(rejected),
+        match self.not_passing(word) {
+            Answer::Probe(permit) => Gate::Probe(permit),
+            Answer::Refused(rejected) => Gate::Refused(rejected),
+            // The permit is made, and the refusal that is none reported, with the call.
+            Answer::Counted { word } | Answer::Shadowed { word, .. } => Gate::Pass { word },
         }
     }
 
     /// Answers for `call`.
     #[inline]
     pub(super) fn admit(&self) -> Result<Permit, Rejected> {
-        let word = self.0.word.load(Ordering::Acquire);
-        if word & CLOSED != 0 && (word & TIMED == 0 || !self.0.is_overdue()) {
-            Ok(self.permit(word))
-        } else {
-            self.not_passing()
+        let word = self.word();
+        if self.0.is_passing(word) {
+            return Ok(self.permit(word));
+        }
+        match self.not_passing(word) {
+            Answer::Probe(permit) => Ok(permit),
+            Answer::Counted { word } => Ok(self.permit(word)),
+            Answer::Refused(rejected) => Err(rejected),
+            Answer::Shadowed { rejected, .. } => {
+                self.0.events.emit(|| EventKind::Rejected { rejected: &rejected, shadow: true });
+                Ok(self.uncounted())
+            }
         }
     }
 
@@ -184,16 +204,16 @@ impl Circuit {
     }
 
     #[inline]
-    fn not_passing(&self) -> Result<Permit, Rejected> {
+    fn not_passing(&self, word: u64) -> Answer {
         let state = &*self.0;
-        if state.word.load(Ordering::Acquire) & OPEN != 0 {
+        if word & OPEN != 0 {
             let until = Instant::from_nanos(state.until.load(Ordering::Relaxed));
             if until == Instant::NEVER {
-                return Err(state.refusal(None));
+                return Answer::Refused(state.refusal(None));
             }
             let now = time::now();
             if now < until {
-                return Err(state.refusal(Some(until.saturating_since(now))));
+                return Answer::Refused(state.refusal(Some(until.saturating_since(now))));
             }
         }
         self.ask()
@@ -202,24 +222,20 @@ impl Circuit {
     /// Asks the machine itself.
     #[cold]
     #[inline(never)]
-    fn ask(&self) -> Result<Permit, Rejected> {
+    fn ask(&self) -> Answer {
         let state = &*self.0;
         let now = time::now();
         let (admission, word, shadow) = state.step(|machine, transitions| {
             machine.tick(now, transitions);
-            let shadow = machine.mode() == CircuitMode::Shadow;
-            (machine.admit(), word(machine), shadow)
+            let admission = machine.admit();
+            (admission, word(machine), machine.mode() == CircuitMode::Shadow)
         });
         match admission {
-            Admission::Counted => Ok(self.permit(word)),
-            Admission::Probe => Ok(self.permit(word | PROBE)),
+            Admission::Counted => Answer::Counted { word },
+            Admission::Probe => Answer::Probe(self.permit(word | PROBE)),
             Admission::Refused { retry_at } => {
                 let rejected = state.refusal(retry_at.map(|at| at.saturating_since(now)));
-                if !shadow {
-                    return Err(rejected);
-                }
-                state.events.emit(|| EventKind::Rejected { rejected: &rejected, shadow });
-                Ok(self.uncounted())
+                if shadow { Answer::Shadowed { rejected, word } } else { Answer::Refused(rejected) }
             }
         }
     }
@@ -355,6 +371,12 @@ impl State {
         if self.word.load(Ordering::Relaxed) != word {
             self.word.store(word, Ordering::Release);
         }
+    }
+
+    /// Whether the circuit is closed and nothing suggests that it should not be.
+    #[inline]
+    fn is_passing(&self, word: u64) -> bool {
+        word & CLOSED != 0 && (word & TIMED == 0 || !self.is_overdue())
     }
 
     #[inline]
@@ -515,8 +537,7 @@ impl Permit {
 
     /// Whether the call would still count.
     pub(super) fn is_current(&self) -> bool {
-        let word = self.circuit.0.word.load(Ordering::Acquire);
-        word >> GENERATION == self.word >> GENERATION
+        self.circuit.word() >> GENERATION == self.word >> GENERATION
     }
 
     /// The call is pending: from here on its time runs, if anybody asks. Later polls change nothing.
@@ -542,7 +563,7 @@ impl Permit {
         let changes_nothing = word & QUIET != 0
             && self.started == 0
             && matches!(ending, Ending::Answered(Outcome::Success | Outcome::Permanent))
-            && self.circuit.0.word.load(Ordering::Acquire) == word;
+            && self.circuit.word() == word;
         if word != 0 && !changes_nothing {
             self.settle_with(word, ending);
         }
@@ -556,11 +577,6 @@ impl Permit {
             pending: (self.started != 0).then(|| (Instant::from_nanos(self.started), self.slot)),
         };
         self.circuit.0.settle(admitted, ending);
-    }
-
-    /// Gives nothing back, because nothing was taken.
-    fn forget(mut self) {
-        self.word = 0;
     }
 }
 

@@ -1,0 +1,79 @@
+//! The loops that call a service: what is measured is what stands between `for` and the closing brace. Inputs and answers go through
+//! `black_box`, the answer by reference, because moving it there would be measured too.
+
+use std::{
+    hint::black_box,
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker},
+};
+
+use tower::{Service, ServiceExt};
+
+/// One long-lived service, polled by hand: nothing but the service is measured. For answers that are ready at once.
+pub(crate) fn by_hand<S: Service<u64>>(service: &mut S, calls: u64) {
+    let cx = &mut Context::from_waker(Waker::noop());
+    for n in 0..calls {
+        one_by_hand(service, n, cx);
+    }
+}
+
+/// A clone per call, as hyper-util, axum and `oneshot` make it.
+pub(crate) fn clones_by_hand<S: Service<u64> + Clone>(service: &S, calls: u64) {
+    let cx = &mut Context::from_waker(Waker::noop());
+    for n in 0..calls {
+        one_by_hand(&mut black_box(service).clone(), n, cx);
+    }
+}
+
+#[inline(always)]
+fn one_by_hand<S: Service<u64>>(service: &mut S, n: u64, cx: &mut Context<'_>) {
+    assert!(matches!(service.poll_ready(cx), Poll::Ready(Ok(()))));
+    let answer = pin!(service.call(black_box(n))).poll(cx);
+    black_box(&answer);
+}
+
+/// One long-lived service, awaited: for answers that are pending first.
+pub(crate) async fn awaited<S: Service<u64>>(service: &mut S, calls: u64) {
+    for n in 0..calls {
+        let answer = match service.ready().await {
+            Ok(service) => service.call(black_box(n)).await,
+            Err(error) => Err(error),
+        };
+        black_box(&answer);
+    }
+}
+
+/// A clone per call, awaited.
+pub(crate) async fn clones_awaited<S: Service<u64> + Clone>(service: &S, calls: u64) {
+    for n in 0..calls {
+        let answer = black_box(service).clone().oneshot(black_box(n)).await;
+        black_box(&answer);
+    }
+}
+
+/// An answer that is pending when it is first polled, and wakes its task at once.
+pub(crate) struct PendingOnce<T> {
+    answer: Option<T>,
+    polled: bool,
+}
+
+impl<T> PendingOnce<T> {
+    pub(crate) const fn new(answer: T) -> Self {
+        Self { answer: Some(answer), polled: false }
+    }
+}
+
+impl<T: Unpin> Future for PendingOnce<T> {
+    type Output = T;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        if self.polled {
+            Poll::Ready(self.answer.take().expect("it is polled to its end once"))
+        } else {
+            self.polled = true;
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    }
+}

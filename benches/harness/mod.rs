@@ -1,0 +1,347 @@
+//! Measures cases against one another in one run: CPU time, allocations, and how two threads get along. What skews it: a busy machine
+//! (caches, not time: a thread's own CPU time is taken), and two cores that stand far apart.
+//!
+//! * A case is a closure that makes a batch of calls. Batches of all cases are interleaved, in another order each round, so that a change of
+//!   the machine's mood meets all of them alike; the figure is the median over the rounds.
+//! * Allocations are counted in a pass of their own. The counting allocator is told to look away while time is taken.
+//! * Two threads run the same loop, each on its own service, first one of them alone, then both; that is wall time, because a thread that
+//!   waits for a lock burns none. 2.00 is perfect.
+//! * Only ratios within one run mean anything; nanoseconds are remarks.
+//!
+//! ```text
+//! cargo bench --bench NAME [-- [--short] [FILTER]]
+//! ```
+
+// Each benchmark uses its own part of this.
+#![allow(dead_code)]
+
+pub(crate) mod drive;
+mod report;
+
+use std::{cell::Cell, hash::BuildHasher, sync::Barrier, time::Duration};
+
+use cpu_time::ThreadTime;
+
+/// A batch of so many calls, for a thread of its own.
+pub(crate) type Batch = Box<dyn FnMut(u64) + Send>;
+
+/// Times the batch of work it is given, or counts its allocations, and leaves what comes before it out.
+type Meter<'a> = &'a mut dyn FnMut(&mut dyn FnMut());
+
+/// All cases of one benchmark.
+pub(crate) struct Bench {
+    name: &'static str,
+    mode: Mode,
+    filter: Option<String>,
+    section: &'static str,
+    cases: Vec<Case>,
+    gates: Vec<Gate>,
+    remarks: Vec<(String, String)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// As `cargo test --benches` runs it: each case once, to see that it still works.
+    Smoke,
+    Short,
+    Full,
+}
+
+/// One row of the table.
+pub(crate) struct Case {
+    section: &'static str,
+    name: String,
+    ours: bool,
+    may_allocate: bool,
+    run: Box<dyn FnMut(u64, Meter<'_>)>,
+    two_threads: Option<[Batch; 2]>,
+    measured: Measured,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Measured {
+    ns: Option<f64>,
+    allocations: Option<f64>,
+    /// Throughput of two threads in units of one.
+    two_threads: Option<f64>,
+}
+
+/// A case, to speak of it in a gate.
+#[derive(Clone, Copy)]
+pub(crate) struct CaseId(usize);
+
+struct Gate {
+    name: String,
+    bound: Bound,
+    measure: Measure,
+}
+
+/// What a gate wants.
+#[derive(Clone, Copy)]
+pub(crate) enum Bound {
+    AtMost(f64),
+    AtLeast(f64),
+    Between(f64, f64),
+}
+
+#[derive(Clone, Copy)]
+enum Measure {
+    Ratio(CaseId, CaseId),
+    TwoThreads(CaseId),
+    /// The most that any of our cases allocates per call, but for those that may.
+    Allocations,
+}
+
+impl Bench {
+    pub(crate) fn from_args(name: &'static str) -> Self {
+        let args: Vec<String> = std::env::args().skip(1).collect();
+        let has = |flag: &str| args.iter().any(|arg| arg == flag);
+        let mode = match (has("--bench"), has("--short")) {
+            (false, _) => Mode::Smoke,
+            (true, true) => Mode::Short,
+            (true, false) => Mode::Full,
+        };
+        let filter = args.iter().find(|arg| !arg.starts_with('-')).cloned();
+        Self { name, mode, filter, section: "", cases: Vec::new(), gates: Vec::new(), remarks: Vec::new() }
+    }
+
+    /// Heads the cases that follow. The first of ours in a section is what the ratios of the section refer to.
+    pub(crate) fn section(&mut self, section: &'static str) {
+        self.section = section;
+    }
+
+    pub(crate) fn case(&mut self, name: &str, mut batch: impl FnMut(u64) + 'static) -> &mut Case {
+        self.case_with(name, || (), move |(), calls| batch(calls))
+    }
+
+    /// A case that prepares something before each batch, outside the measurement.
+    pub(crate) fn case_with<T>(
+        &mut self,
+        name: &str,
+        mut prepare: impl FnMut() -> T + 'static,
+        mut batch: impl FnMut(&mut T, u64) + 'static,
+    ) -> &mut Case {
+        let run = move |calls: u64, meter: Meter<'_>| {
+            let mut prepared = prepare();
+            meter(&mut || batch(&mut prepared, calls));
+        };
+        self.cases.push(Case {
+            section: self.section,
+            name: name.to_owned(),
+            ours: false,
+            may_allocate: false,
+            run: Box::new(run),
+            two_threads: None,
+            measured: Measured::default(),
+        });
+        self.cases.last_mut().expect("it has just been pushed")
+    }
+
+    /// The case that was added last.
+    pub(crate) fn last(&self) -> CaseId {
+        CaseId(self.cases.len() - 1)
+    }
+
+    /// Wants the time of one case in units of another's to keep a bound.
+    pub(crate) fn gate(&mut self, name: &str, case: CaseId, of: CaseId, bound: Bound) {
+        self.gates.push(Gate { name: name.to_owned(), bound, measure: Measure::Ratio(case, of) });
+    }
+
+    /// Wants the throughput of two threads in units of one to keep a bound.
+    pub(crate) fn gate_two_threads(&mut self, name: &str, case: CaseId, bound: Bound) {
+        self.gates.push(Gate { name: name.to_owned(), bound, measure: Measure::TwoThreads(case) });
+    }
+
+    /// Wants none of our cases to allocate.
+    pub(crate) fn gate_allocations(&mut self) {
+        let name = "allocations of ours, the most".to_owned();
+        self.gates.push(Gate { name, bound: Bound::AtMost(0.0), measure: Measure::Allocations });
+    }
+
+    /// Something measured that is not a time.
+    pub(crate) fn remark(&mut self, name: &str, value: impl ToString) {
+        self.remarks.push((name.to_owned(), value.to_string()));
+    }
+
+    /// Measures, prints and writes.
+    pub(crate) fn run(mut self) {
+        if let Some(filter) = &self.filter {
+            // A gate about a case that is left out simply does not show.
+            for case in self.cases.iter_mut().filter(|case| !case.full_name().contains(filter.as_str())) {
+                case.run = Box::new(|_, _| ());
+                case.two_threads = None;
+                case.section = report::LEFT_OUT;
+            }
+        }
+        if self.mode == Mode::Smoke {
+            self.cases.iter_mut().for_each(Case::smoke);
+            println!("{}: each of {} cases ran once; `cargo bench` measures them", self.name, self.cases.len());
+            return;
+        }
+        self.count_allocations();
+        self.take_time();
+        self.pit_two_threads();
+        self.report();
+    }
+
+    fn count_allocations(&mut self) {
+        const CALLS: u64 = 2000;
+        for case in self.cases.iter_mut().filter(|case| case.is_in()) {
+            // What is allocated once, at first use, is not the price of a call.
+            (case.run)(CALLS, &mut |work| work());
+            let counted = Cell::new(0);
+            (case.run)(CALLS, &mut |work| counted.set(allocation_counter::measure(work).count_total));
+            case.measured.allocations = Some(counted.get() as f64 / CALLS as f64);
+        }
+    }
+
+    fn take_time(&mut self) {
+        let (rounds, batch) = match self.mode {
+            Mode::Full => (25, Duration::from_millis(3)),
+            Mode::Short | Mode::Smoke => (7, Duration::from_millis(1)),
+        };
+        let mut cases: Vec<_> = self.cases.iter_mut().filter(|case| case.is_in()).collect();
+        let calls: Vec<u64> = cases.iter_mut().map(|case| case.calibrate(batch)).collect();
+        let mut ns = vec![Vec::with_capacity(rounds); cases.len()];
+        for order in orders(cases.len(), rounds) {
+            for index in order {
+                ns[index].push(cases[index].time(calls[index]));
+            }
+        }
+        for (case, ns) in cases.into_iter().zip(ns) {
+            case.measured.ns = Some(median(ns));
+        }
+    }
+
+    /// One thread alone, then both, in each round and for each case.
+    fn pit_two_threads(&mut self) {
+        let (rounds, batch) = match self.mode {
+            Mode::Full => (25, 5e6),
+            Mode::Short | Mode::Smoke => (7, 2e6),
+        };
+        let mut indices = Vec::new();
+        let (mut first, mut second) = (Vec::new(), Vec::new());
+        for (index, case) in self.cases.iter_mut().enumerate() {
+            if let Some([one, other]) = case.two_threads.take() {
+                let calls = (batch / case.measured.ns.expect("time was taken before")) as u64 + 1;
+                indices.push(index);
+                first.push((one, calls));
+                second.push((other, calls));
+            }
+        }
+        let orders = orders(indices.len(), rounds);
+        let barrier = Barrier::new(2);
+        let lane = |mut batches: Vec<(Batch, u64)>, runs_alone: bool| {
+            let mut walls = vec![Vec::with_capacity(rounds); batches.len()];
+            for index in orders.iter().flatten() {
+                let (batch, calls) = &mut batches[*index];
+                let mut run = || {
+                    barrier.wait();
+                    let start = tokio::time::Instant::now();
+                    batch(*calls);
+                    start.elapsed().as_secs_f64()
+                };
+                let both = run();
+                barrier.wait();
+                let alone = if runs_alone {
+                    let start = tokio::time::Instant::now();
+                    batch(*calls);
+                    start.elapsed().as_secs_f64()
+                } else {
+                    0.0
+                };
+                barrier.wait();
+                walls[*index].push((both, alone));
+            }
+            walls
+        };
+        let (first, second) = std::thread::scope(|scope| {
+            let second = scope.spawn(|| lane(second, false));
+            let first = scope.spawn(|| lane(first, true));
+            (first.join().expect("the first thread"), second.join().expect("the second thread"))
+        });
+        for (index, (first, second)) in indices.into_iter().zip(first.into_iter().zip(second)) {
+            let alone = median(first.iter().map(|(_, alone)| *alone).collect());
+            let both = median(first.iter().zip(&second).map(|(one, other)| one.0.max(other.0)).collect());
+            self.cases[index].measured.two_threads = Some(2.0 * alone / both);
+        }
+    }
+}
+
+impl Case {
+    /// One of ours: ratios refer to the first of them in its section, and it must not allocate.
+    pub(crate) fn ours(&mut self) -> &mut Self {
+        self.ours = true;
+        self
+    }
+
+    /// It is one of ours and allocates, for a reason that stands beside this.
+    pub(crate) fn may_allocate(&mut self) -> &mut Self {
+        self.may_allocate = true;
+        self
+    }
+
+    /// Also runs on two threads. Both batches are made here, on the main thread: that is where services are built.
+    pub(crate) fn on_two_threads(&mut self, mut make: impl FnMut() -> Batch) -> &mut Self {
+        self.two_threads = Some([make(), make()]);
+        self
+    }
+
+    fn full_name(&self) -> String {
+        format!("{}: {}", self.section, self.name)
+    }
+
+    fn is_in(&self) -> bool {
+        self.section != report::LEFT_OUT
+    }
+
+    fn smoke(&mut self) {
+        (self.run)(1, &mut |work| work());
+        self.two_threads.iter_mut().flatten().for_each(|batch| batch(1));
+    }
+
+    /// Nanoseconds of CPU a call.
+    fn time(&mut self, calls: u64) -> f64 {
+        self.cpu(calls).as_nanos() as f64 / calls as f64
+    }
+
+    fn cpu(&mut self, calls: u64) -> Duration {
+        let mut taken = Duration::ZERO;
+        (self.run)(calls, &mut |work| {
+            allocation_counter::opt_out(|| {
+                let start = ThreadTime::now();
+                work();
+                taken = start.elapsed();
+            });
+        });
+        taken
+    }
+
+    /// How many calls take about so long.
+    fn calibrate(&mut self, batch: Duration) -> u64 {
+        let mut calls = 64;
+        loop {
+            let taken = self.cpu(calls);
+            if taken >= batch / 4 {
+                return (calls as f64 * batch.as_secs_f64() / taken.as_secs_f64()) as u64 + 1;
+            }
+            calls *= 2;
+        }
+    }
+}
+
+/// For each round, the numbers below `len` in a random order.
+fn orders(len: usize, rounds: usize) -> Vec<Vec<usize>> {
+    let random = std::hash::RandomState::new();
+    let order = |round| {
+        let mut order: Vec<usize> = (0..len).collect();
+        order.sort_by_cached_key(|index| random.hash_one((round, index)));
+        order
+    };
+    (0..rounds).map(order).collect()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

@@ -1,0 +1,140 @@
+//! A circuit per key.
+
+use std::task::Poll;
+
+use buttress::circuit_breaker::KeyedCircuitBreakerLayer;
+use tower::limit::ConcurrencyLimit;
+
+use super::*;
+use crate::support::Ready;
+
+/// The probe's request is the key.
+fn layer(settings: Settings) -> KeyedCircuitBreakerLayer<u32, fn(&u32) -> u32> {
+    KeyedCircuitBreakerLayer::new(settings, |request: &u32| *request)
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_key_has_its_own_circuit() {
+    let layer = layer(Settings::consecutive_failures(1).name("hosts"));
+    let (probe, control) = Probe::new();
+    let service = layer.layer(probe);
+    control.answer(Answer::Err);
+    assert_eq!(service.clone().oneshot(1).await, Err(AppError::Down));
+    control.answer(Answer::Ok);
+    assert_eq!(service.clone().oneshot(1).await.unwrap_err().as_rejected().unwrap().policy(), "hosts");
+    assert_eq!(service.clone().oneshot(2).await, Ok(2));
+    assert_eq!(layer.handle().get(1).unwrap().state(), CircuitState::Open);
+    assert_eq!(layer.handle().get(2).unwrap().state(), CircuitState::Closed);
+    assert!(layer.handle().get(3).is_none());
+    assert_eq!(layer.handle().len(), 2);
+    layer.handle().reset();
+    assert_eq!(service.oneshot(1).await, Ok(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_key_answers_at_once_and_a_closed_one_waits_over_a_service_that_is_not_ready() {
+    let layer = layer(Settings::new());
+    layer.handle().circuit(1).unwrap().force_open();
+    let (probe, control) = Probe::new();
+    control.ready(Ready::Never);
+    let service = layer.layer(ConcurrencyLimit::new(probe, 1));
+    let mut open = tokio_test::task::spawn(service.clone().oneshot(1));
+    assert!(matches!(open.poll(), Poll::Ready(Err(AppError::Rejected(_)))));
+    let mut closed = tokio_test::task::spawn(service.oneshot(2));
+    assert!(closed.poll().is_pending());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_of_readiness_counts_for_the_key_of_the_request() {
+    let layer = layer(Settings::consecutive_failures(1));
+    let (probe, control) = Probe::new();
+    control.ready(Ready::Error);
+    assert_eq!(layer.layer(probe).oneshot(1).await, Err(AppError::NotReady("told so")));
+    assert_eq!(layer.handle().get(1).unwrap().state(), CircuitState::Open);
+}
+
+/// omniroute_4114: eviction must not be the way out of an open circuit.
+#[tokio::test(start_paused = true)]
+async fn omniroute_4114_a_million_keys_keep_to_the_bound_and_an_open_circuit_outlasts_them() {
+    let layer = layer(Settings::consecutive_failures(1).max_keys(1_000));
+    let (probe, control) = Probe::new();
+    let mut service = layer.layer(probe);
+    control.answer(Answer::Err);
+    for key in 0..10 {
+        let _ = service.ready().await.unwrap().call(key).await;
+    }
+    control.answer(Answer::Ok);
+    for key in 10..1_000_000 {
+        assert_eq!(service.ready().await.unwrap().call(key).await, Ok(key));
+    }
+    assert_eq!(layer.handle().len(), 1_000);
+    for key in 0..10 {
+        let refused = service.ready().await.unwrap().call(key).await.unwrap_err();
+        assert!(refused.as_rejected().is_some(), "{key} is still open");
+    }
+    // Once its time is over it may leave like any other.
+    pass(60 * SECOND).await;
+    for key in 1_000_000..1_010_000 {
+        let _ = service.ready().await.unwrap().call(key).await;
+    }
+    assert!((0..10).all(|key| layer.handle().get(key).is_none()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_every_place_taken_by_open_circuits_a_new_key_passes_uncounted_and_is_reported() {
+    let layer = layer(Settings::consecutive_failures(1).max_keys(3));
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let (probe, control) = Probe::new();
+    let mut service = layer.layer(probe);
+    control.answer(Answer::Err);
+    for key in 0..3 {
+        let _ = service.ready().await.unwrap().call(key).await;
+    }
+    layer.handle().on_event({
+        let log = Arc::clone(&log);
+        move |event| log.lock().unwrap().push(line(event))
+    });
+    for _ in 0..5 {
+        assert_eq!(service.ready().await.unwrap().call(9).await, Err(AppError::Down));
+    }
+    assert_eq!(layer.handle().len(), 3);
+    assert!(layer.handle().circuit(9).is_none());
+    assert_eq!(*log.lock().unwrap(), ["more than 3 keys"; 5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_circuit_that_is_in_use_or_in_somebodys_hand_is_not_forgotten() {
+    let layer = layer(Settings::consecutive_failures(5).max_keys(2));
+    let (probe, control) = Probe::new();
+    let mut service = layer.layer(probe);
+    control.answer(Answer::Never);
+    let mut pending = tokio_test::task::spawn(service.ready().await.unwrap().call(1));
+    assert!(pending.poll().is_pending());
+    let handle = layer.handle().circuit(2).unwrap();
+    control.answer(Answer::Ok);
+    for key in 3..10 {
+        assert_eq!(service.ready().await.unwrap().call(key).await, Ok(key));
+    }
+    assert_eq!(layer.handle().get(1).is_some(), true);
+    assert_eq!(layer.handle().get(2).as_ref(), Some(&handle));
+    drop((pending, handle));
+    for key in 3..10 {
+        assert_eq!(service.ready().await.unwrap().call(key).await, Ok(key));
+    }
+    assert!(layer.handle().get(1).is_none() && layer.handle().get(2).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operators_hand_on_a_circuit_is_not_forgotten() {
+    let layer = layer(Settings::new().max_keys(1));
+    layer.handle().circuit(1).unwrap().force_closed();
+    let (probe, _) = Probe::new();
+    assert_eq!(layer.layer(probe).oneshot(2).await, Ok(2));
+    assert!(layer.handle().get(1).is_some());
+}
+
+#[test]
+fn settings_that_cannot_work_are_a_typed_error() {
+    let error = KeyedCircuitBreakerLayer::try_new(Settings::new().max_keys(0), |request: &u32| *request).unwrap_err();
+    assert_eq!(error.field(), "max_keys");
+}

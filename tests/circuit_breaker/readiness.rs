@@ -1,0 +1,150 @@
+//! The gate comes before the inner readiness.
+
+use std::task::Poll;
+
+use tower::limit::ConcurrencyLimit;
+
+use super::*;
+use crate::support::Ready;
+
+#[tokio::test(start_paused = true)]
+async fn tower_resilience_386_an_open_circuit_answers_although_the_inner_service_is_never_ready() {
+    let mut rig = Rig::open(Settings::new()).await;
+    rig.control.ready(Ready::Never);
+    let mut call = tokio_test::task::spawn(async { rig.service.ready().await?.call(1).await });
+    assert!(matches!(call.poll(), Poll::Ready(Err(AppError::Rejected(_)))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trip_and_force_open_wake_the_callers_that_are_parked() {
+    let trips: [fn(&Rig); 2] = [
+        |rig| {
+            for _ in 0..5 {
+                rig.handle.try_acquire().unwrap().failure();
+            }
+        },
+        |rig| rig.handle.force_open(),
+    ];
+    for trip in trips {
+        let rig = Rig::new(Settings::new());
+        rig.control.ready(Ready::Never);
+        let mut parked: Vec<_> = (0..20)
+            .map(|_| {
+                let mut service = rig.service.clone();
+                tokio_test::task::spawn(async move { service.ready().await?.call(1).await })
+            })
+            .collect();
+        for caller in &mut parked {
+            assert!(caller.poll().is_pending());
+            assert!(!caller.is_woken());
+        }
+        // Half of them leave; their places must not swallow a wake-up.
+        parked.truncate(10);
+        trip(&rig);
+        for mut caller in parked {
+            assert!(caller.is_woken());
+            assert!(matches!(caller.poll(), Poll::Ready(Err(AppError::Rejected(_)))));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_open_over_a_service_that_is_never_ready_ends_with_its_time_out() {
+    let mut rig = Rig::half_open(Settings::new().half_open_timeout(3 * SECOND)).await;
+    rig.control.ready(Ready::Never);
+    let start = tokio::time::Instant::now();
+    let refused = rig.call().await.unwrap_err().as_rejected().unwrap();
+    assert_eq!(start.elapsed().as_secs(), 3);
+    assert_eq!(trip(&refused), Trip::ProbesTimedOut);
+    assert_eq!(rig.handle.snapshot().probes_in_flight, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_probe_waits_for_readiness_the_others_are_refused() {
+    let rig = Rig::half_open(Settings::new()).await;
+    rig.control.ready(Ready::Never);
+    let mut probe = rig.service.clone();
+    let mut probe = tokio_test::task::spawn(async move { probe.ready().await?.call(1).await });
+    assert!(probe.poll().is_pending());
+    let mut other = rig.service.clone();
+    let mut other = tokio_test::task::spawn(async move { other.ready().await?.call(1).await });
+    assert!(matches!(other.poll(), Poll::Ready(Err(AppError::Rejected(_)))));
+    rig.control.ready(Ready::Yes);
+    assert_eq!(probe.poll(), Poll::Ready(Ok(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_circuit_that_opens_between_readiness_and_call_refuses_and_one_that_closes_does_not_call_the_unready() {
+    let mut rig = Rig::new(Settings::new());
+    let ready = rig.service.ready().await.unwrap();
+    rig.handle.force_open();
+    assert!(ready.call(1).await.unwrap_err().as_rejected().is_some());
+    assert_eq!(rig.control.calls(), 0);
+
+    // Ready only because it refuses: the probe would panic if it were called now.
+    rig.control.ready(Ready::Never);
+    let mut ready = tokio_test::task::spawn(rig.service.ready());
+    let Poll::Ready(Ok(service)) = ready.poll() else { panic!("not ready") };
+    rig.handle.reset();
+    let refused = service.call(1).await.unwrap_err();
+    assert!(refused.as_rejected().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probes_place_that_is_held_and_not_used_does_not_outlast_the_half_open_time_out() {
+    let mut rig = Rig::half_open(Settings::new().half_open_timeout(SECOND)).await;
+    let mut idle = rig.service.clone();
+    idle.ready().await.unwrap();
+    assert!(rig.call().await.is_err(), "the place is taken");
+    pass(SECOND).await;
+    assert!(rig.is_open());
+    pass(SECOND).await;
+    // What was latched is of another period; the call is decided anew.
+    assert_eq!(idle.call(1).await, Ok(1));
+    assert_eq!(rig.call().await, Ok(1));
+    assert_eq!(rig.state(), CircuitState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_of_readiness_is_a_failed_call() {
+    let mut rig = Rig::new(Settings::consecutive_failures(2));
+    rig.control.ready(Ready::Error);
+    assert_eq!(rig.call().await, Err(AppError::NotReady("told so")));
+    assert_eq!(rig.call().await, Err(AppError::NotReady("told so")));
+    assert!(rig.is_open());
+    rig.control.ready(Ready::Yes);
+    pass(60 * SECOND).await;
+    rig.control.ready(Ready::Error);
+    assert_eq!(rig.call().await, Err(AppError::NotReady("told so")));
+    assert_eq!(trip(&rig.refusal().await), Trip::ProbesFailed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_ready_clone_over_a_full_concurrency_limit_does_not_stop_a_refusal() {
+    let (probe, _control) = Probe::new();
+    let layer = CircuitBreakerLayer::new(Settings::new());
+    let service = layer.layer(ConcurrencyLimit::new(probe, 1));
+    let mut idle = service.clone();
+    idle.ready().await.unwrap();
+    let mut waits = tokio_test::task::spawn(service.oneshot(1));
+    assert!(waits.poll().is_pending());
+    layer.handle().force_open();
+    assert!(waits.is_woken());
+    assert!(waits.poll().is_ready());
+}
+
+/// Outside a tokio runtime there is no timer, and no panic either.
+#[test]
+fn it_works_under_another_executor() {
+    let (probe, control) = Probe::new();
+    let layer = CircuitBreakerLayer::new(Settings::consecutive_failures(1).open_for(Duration::from_nanos(1)));
+    let mut service = layer.layer(probe);
+    futures::executor::block_on(async {
+        control.answer(Answer::Err);
+        let _ = service.ready().await.unwrap().call(1).await;
+        control.ready(Ready::After(3));
+        control.answer(Answer::After(3));
+        while service.ready().await.unwrap().call(1).await.is_err() {}
+    });
+    assert_eq!(layer.handle().snapshot().probes_succeeded, 1);
+}
