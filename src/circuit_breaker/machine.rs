@@ -188,7 +188,7 @@ impl Machine {
                 || (self.consecutive.run() == 0 && self.window.as_ref().is_none_or(Counted::is_quiet)))
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(buttress_loom)))]
     pub(super) const fn has_window(&self) -> bool {
         self.window.is_some()
     }

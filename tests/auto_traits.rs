@@ -1,0 +1,91 @@
+//! Layers, services and futures are `Send`, `Sync` and `Unpin` exactly when what they wrap is.
+
+#![cfg(feature = "full")]
+
+use std::{marker::PhantomPinned, rc::Rc};
+
+use buttress::{
+    ConfigError, Error, ErrorsAreTransient, Late, Rejected,
+    circuit_breaker::{
+        CircuitBreaker, CircuitBreakerHandle, CircuitBreakerLayer, CircuitBreakerSettings as Settings,
+        KeyedCircuitBreaker, KeyedCircuitBreakerHandle, KeyedCircuitBreakerLayer, Permit, ResponseFuture,
+    },
+};
+use tower::util::BoxCloneService;
+
+/// Whether a type has an auto trait, by the inherent constant that hides the trait's.
+macro_rules! has {
+    ($type:ty: $bound:ident) => {{
+        #[allow(dead_code)]
+        trait Otherwise {
+            const HAS: bool = false;
+        }
+        impl<T: ?Sized> Otherwise for T {}
+        #[allow(dead_code)]
+        struct Is<T: ?Sized>(std::marker::PhantomData<T>);
+        #[allow(dead_code)]
+        impl<T: ?Sized + $bound> Is<T> {
+            const HAS: bool = true;
+        }
+        <Is<$type>>::HAS
+    }};
+}
+
+macro_rules! assert_auto_traits {
+    ($($type:ty: send $send:literal, sync $sync:literal, unpin $unpin:literal;)*) => {$(
+        assert_eq!(
+            (has!($type: Send), has!($type: Sync), has!($type: Unpin)),
+            ($send, $sync, $unpin),
+            stringify!($type)
+        );
+    )*};
+}
+
+type Everything = u32;
+type Boxed = BoxCloneService<u32, u32, Rejected>;
+type NotSend = Rc<u32>;
+type NotUnpin = PhantomPinned;
+type NotSync = std::cell::Cell<u32>;
+type Default = ErrorsAreTransient;
+type Key = fn(&u32) -> u32;
+
+#[test]
+fn auto_traits_are_those_of_what_is_inside() {
+    assert_auto_traits! {
+        CircuitBreakerLayer: send true, sync true, unpin true;
+        CircuitBreakerHandle: send true, sync true, unpin true;
+        Permit: send true, sync true, unpin true;
+        CircuitBreaker<Everything>: send true, sync true, unpin true;
+        CircuitBreaker<Boxed>: send true, sync false, unpin true;
+        CircuitBreaker<NotSend>: send false, sync false, unpin true;
+        CircuitBreaker<NotSync>: send true, sync false, unpin true;
+        ResponseFuture<Everything, Default>: send true, sync true, unpin true;
+        ResponseFuture<NotSend, Default>: send false, sync false, unpin true;
+        ResponseFuture<NotSync, Default>: send true, sync false, unpin true;
+        ResponseFuture<NotUnpin, Default>: send true, sync true, unpin false;
+        KeyedCircuitBreakerLayer<u32, Key>: send true, sync true, unpin true;
+        KeyedCircuitBreakerHandle<u32>: send true, sync true, unpin true;
+        KeyedCircuitBreaker<Everything, u32, Key>: send true, sync true, unpin true;
+        KeyedCircuitBreaker<Boxed, u32, Key>: send true, sync false, unpin true;
+        Late<Everything>: send true, sync true, unpin true;
+        Late<NotSend>: send false, sync false, unpin true;
+        Rejected: send true, sync true, unpin true;
+        ConfigError: send true, sync true, unpin true;
+        Error<NotSend>: send false, sync false, unpin true;
+    }
+}
+
+/// No `Clone`, `Send` or `'static` is asked of the service, the request or the answer.
+#[tokio::test]
+async fn a_borrowed_service_that_is_neither_clone_nor_send_works() {
+    use tower::{Layer, Service, ServiceExt};
+    struct Unclonable(Rc<str>);
+    let text = String::from("borrowed");
+    let inner = tower::service_fn(|request: Unclonable| {
+        let answer = Rc::new(text.as_str());
+        async move { Ok::<_, Rejected>((request.0.len(), answer)) }
+    });
+    let mut service = CircuitBreakerLayer::new(Settings::new()).layer(inner);
+    let (length, answer) = service.ready().await.unwrap().call(Unclonable("request".into())).await.unwrap();
+    assert_eq!((length, *answer), (7, "borrowed"));
+}

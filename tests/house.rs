@@ -1,0 +1,161 @@
+//! The house rules that a compiler does not check: which file may import which.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Words shared by all.
+const CORE: [&str; 11] =
+    ["deadline", "error", "event", "keyed", "late", "macros", "outcome", "shared", "sync", "time", "testing"];
+const PATTERNS: [&str; 9] =
+    ["bulkhead", "cache", "circuit_breaker", "fallback", "hedge", "rate_limit", "red", "retry", "timeout"];
+/// Leaves: they import everything, and nothing imports them.
+const LEAVES: [&str; 2] = ["health", "stack"];
+
+/// The files of a pattern folder, in the order in which they may import one another.
+const CIRCUIT_BREAKER: [&str; 16] = [
+    "tally",
+    "consecutive",
+    "ring",
+    "time_window",
+    "in_flight",
+    "policy",
+    "snapshot",
+    "window",
+    "probes",
+    "machine",
+    "state",
+    "handle",
+    "future",
+    "service",
+    "layer",
+    "keyed",
+];
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn src() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// The code of a file without its tests and comments.
+fn code(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    let code = text.split("#[cfg(test)]\nmod").next().unwrap().split("#[cfg(all(test").next().unwrap();
+    code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+/// The names that follow `prefix::`, alone or in braces, anywhere in the code.
+fn imported(code: &str, prefix: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for rest in code.split(&format!("{prefix}::")).skip(1) {
+        let list = match rest.strip_prefix('{') {
+            None => rest,
+            Some(inner) => {
+                let mut depth = 1;
+                let end = inner.find(|c| {
+                    depth += i32::from(c == '{') - i32::from(c == '}');
+                    depth == 0
+                });
+                &inner[..end.unwrap()]
+            }
+        };
+        let mut depth = 0;
+        for part in list.split_inclusive([',', '{', '}']) {
+            let name: String = part.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            if depth == 0 && !name.is_empty() {
+                names.insert(name);
+            }
+            depth += i32::from(part.ends_with('{')) - i32::from(part.ends_with('}'));
+            if !rest.starts_with('{') {
+                break;
+            }
+        }
+    }
+    names
+}
+
+fn module_of(path: &Path) -> String {
+    let relative = path.strip_prefix(src()).unwrap();
+    relative.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs").into()
+}
+
+#[test]
+fn imports_go_one_way() {
+    for path in files(&src()) {
+        let module = module_of(&path);
+        for name in imported(&code(&path), "crate") {
+            let allowed = if module == "lib" || LEAVES.contains(&module.as_str()) {
+                true
+            } else if CORE.contains(&module.as_str()) {
+                CORE.contains(&name.as_str())
+            } else if PATTERNS.contains(&module.as_str()) {
+                CORE.contains(&name.as_str())
+            } else {
+                // Backends and protocols.
+                !LEAVES.contains(&name.as_str())
+            };
+            assert!(allowed, "{} imports crate::{name}", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_file_of_a_pattern_imports_only_files_above_it() {
+    let folder = src().join("circuit_breaker");
+    for path in files(&folder) {
+        let file = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        if file == "mod" || file == "model" {
+            continue;
+        }
+        let rank = |name: &str| CIRCUIT_BREAKER.iter().position(|known| *known == name);
+        let own = rank(&file).unwrap_or_else(|| panic!("{file} has no place in the order"));
+        for name in imported(&code(&path), "super") {
+            let other = rank(&name).unwrap_or_else(|| panic!("{file} imports {name}"));
+            assert!(other < own, "{file} imports {name}, which stands below it");
+        }
+    }
+}
+
+#[test]
+fn patterns_have_no_cfg_no_metrics_and_no_tracing() {
+    for path in files(&src()).iter().filter(|path| PATTERNS.contains(&module_of(path).as_str())) {
+        let code = code(path);
+        for word in ["cfg(feature", "metrics::", "tracing::", "std::time::Instant", "Instant::now"] {
+            assert!(!code.contains(word), "{} says {word}", path.display());
+        }
+    }
+}
+
+#[test]
+fn pure_files_know_no_lock_no_async_and_no_tower() {
+    for file in ["consecutive", "ring", "time_window", "in_flight", "tally", "policy", "machine"] {
+        let code = code(&src().join(format!("circuit_breaker/{file}.rs")));
+        for word in ["Mutex", "Atomic", "async ", "tower::", "tokio::", "time::now", "poll"] {
+            assert!(!code.contains(word), "{file} says {word}");
+        }
+    }
+}
+
+#[test]
+fn the_clock_has_one_door() {
+    for path in files(&src()).iter().filter(|path| module_of(path) != "time") {
+        let code = code(path);
+        for word in ["Instant::now", "SystemTime", "quanta"] {
+            assert!(!code.contains(word), "{} says {word}", path.display());
+        }
+    }
+}
