@@ -56,7 +56,7 @@ pub enum Reason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Trip {
-    /// This many calls failed in a row.
+    /// This many calls failed in a row: more than were needed when several were found too slow at once.
     ConsecutiveFailures(u32),
     /// This many per cent of the calls in the window failed.
     FailureRate(u8),

@@ -22,6 +22,7 @@ use std::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use crate::{
@@ -54,6 +55,8 @@ pub enum EventKind<'a> {
         generation: u64,
         /// What opened the circuit, when `to` is open.
         trip: Option<Trip>,
+        /// How long the circuit stays open, when `to` is open and not forced.
+        open_for: Option<Duration>,
     },
     /// A call was refused, or would have been in shadow mode.
     #[non_exhaustive]
@@ -98,7 +101,7 @@ type Listener = Arc<dyn Fn(&Event<'_>) + Send + Sync>;
 pub(crate) struct Events {
     name: &'static str,
     /// Whether many states share this name, one for each key.
-    #[cfg_attr(not(feature = "metrics"), expect(dead_code))]
+    #[cfg_attr(not(feature = "metrics"), allow(dead_code))]
     keyed: bool,
     heard: AtomicBool,
     listeners: RwLock<Arc<[Listener]>>,

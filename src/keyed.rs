@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn what_must_not_leave_stays_and_the_newcomer_gets_no_place() {
         let keyed = Keyed::new(2);
-        let get = |key| keyed.get_or_insert(key, || key, |kept: &u32| *kept % 2 == 0);
+        let get = |key| keyed.get_or_insert(key, || key, |kept: &u32| *kept % 2 == 1);
         assert_eq!((get(2), get(3)), (Some(2), Some(3)));
         assert_eq!(get(4), Some(4), "3 may leave although 2 is older");
         assert_eq!(get(5), None);
@@ -250,7 +250,7 @@ mod tests {
             cell::Cell,
             rc::{Rc, Weak},
         };
-        struct Looks(u32, Cell<Weak<Keyed<Looks, u32>>>);
+        struct Looks(u32, Cell<Weak<Keyed<Self, u32>>>);
         impl Hash for Looks {
             fn hash<H: Hasher>(&self, state: &mut H) {
                 state.write_u32(self.0);

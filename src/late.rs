@@ -12,7 +12,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), std::convert::Infallible> {
-//! let busy = ConcurrencyLimit::new(service_fn(async |n: u32| Ok(n + 1)), 1);
+//! let busy = ConcurrencyLimit::new(service_fn(async |n: u32| Ok::<_, std::convert::Infallible>(n + 1)), 1);
 //! let mut late = Late::new(busy);
 //! assert_eq!(late.ready().await?.call(1).await?, 2);
 //! # Ok(())

@@ -1,16 +1,72 @@
-//! x
+//! Composable [tower] layers for resilience: correct under cancellation and panic, free on the happy path.
+//!
+//! Stack them around a client, or in front of a handler. They share one error type ([`Error`], or your own with a place for
+//! [`Rejected`]), one notion of failure ([`Outcome`], decided by a [`Classify`]), one clock (tokio's, so that `tokio::time::pause()` drives a
+//! whole stack) and one way to report ([`Event`]).
+//!
+//! | module | what it does |
+//! |---|---|
+#![cfg_attr(feature = "circuit-breaker", doc = "| [`circuit_breaker`] | stops calling what is known to be down |")]
+//! | [`Late`] | is ready at once and takes the inner readiness inside the future |
+//!
+//! # Order of layers
+//!
+//! Outermost first. A layer that waits goes outside the breaker, so that our own queue never looks like the dependency's slowness; one that
+//! refuses goes inside, so that an open circuit spends no quota.
+//!
+//! ```text
+//! retry -> [waiting limits] -> circuit_breaker -> [refusing limits] -> timeout -> client
+//! ```
+//!
+//! # Words
+//!
+//! * *outcome*: what a finished call means to every layer.
+//! * *rejected*: the answer of a layer instead of the inner service's. [`Rejected::reached_inner`] says whether the call may have executed.
+//! * *permit*: what a call holds while it counts. Settling it records an outcome, dropping it means that the call was cancelled.
+//! * *generation*: the number of a circuit's state period; what ends in another one than it began in is *stale* and changes nothing.
+//! * *handle*: the owner of what all clones of a service share, to inspect it, to control it, and to use it without tower.
+//!
+//! # Errors
+//!
+//! The error of the inner service stays the error of the whole stack. A layer that refuses needs a place for its refusal in it:
+//!
+//! | the inner error is | what to do |
+//! |---|---|
+//! | your own enum | add a variant `#[error(transparent)] Rejected(#[from] buttress::Rejected)` and implement [`AsRejected`], one line |
+//! | [`BoxError`] | nothing |
+//! | a foreign client's | `.map_err(buttress::Error::Service)` below the stack |
+//!
+//! [`check`] makes the compiler say which it is.
+//!
+//! # Features
+//!
+//! | feature | default | brings | cost |
+//! |---|---|---|---|
+//! | `circuit-breaker` | yes | [`circuit_breaker`](https://docs.rs/buttress/latest/buttress/circuit_breaker) | `lru`, `rand` without its generators |
+//! | `metrics` | yes | events as counters and gauges of the [`metrics`](https://docs.rs/metrics) facade | one load per event while no recorder is installed |
+//! | `tracing` | no | events for `tracing` subscribers | one load per event while nobody subscribes |
+//! | `full` | no | all of these | |
+//! | `quanta` | no | the time stamp counter as the clock: about 10 ns a reading instead of 23 | paused time no longer drives it, so keep it out of tests |
+//!
+//! MSRV 1.88. No `unsafe`.
+
 #![warn(missing_docs)]
+// Without a pattern nobody uses the core.
+#![cfg_attr(not(feature = "circuit-breaker"), allow(dead_code))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod error;
-mod event;
+pub mod error;
+pub mod event;
 #[cfg(feature = "circuit-breaker")]
 mod keyed;
-mod late;
+pub mod late;
 mod macros;
-mod outcome;
+pub mod outcome;
+#[cfg(feature = "circuit-breaker")]
 mod shared;
+#[cfg(feature = "circuit-breaker")]
 mod sync;
+#[cfg(feature = "circuit-breaker")]
 mod time;
 
 #[cfg(feature = "circuit-breaker")]
@@ -21,8 +77,22 @@ pub use event::{CircuitState, Event, EventKind, intern};
 pub use late::{Late, LateLayer};
 pub use outcome::{Classify, ErrorsAreTransient, EveryErrorIsTransient, Outcome};
 
-/// Does nothing, for a stack that is a service: put it before the first call, and the compiler says in its message what a stack that is
-/// none is missing.
+/// Does nothing, for a stack that is a service. For one that is not, the compiler's message names what is missing.
 ///
-/// `.oneshot()` on such a stack only says that there is no such method.
+/// Without it, `.oneshot()` on such a stack only says that there is no such method. Put it behind the stack's definition.
+///
+/// ```
+/// # use buttress::circuit_breaker::{CircuitBreakerLayer, CircuitBreakerSettings};
+/// # use tower::{ServiceBuilder, service_fn};
+/// let client = service_fn(async |_: u32| Err::<(), _>(std::io::Error::other("down")));
+/// let stack = ServiceBuilder::new()
+///     .layer(CircuitBreakerLayer::new(CircuitBreakerSettings::new()))
+///     .map_err(buttress::Error::Service) // The line that the message asks for when it is missing.
+///     .service(client);
+/// buttress::check::<u32, _>(&stack);
+/// ```
 pub fn check<Req, S: tower::Service<Req>>(_stack: &S) {}
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -117,21 +117,21 @@ mod tests {
     use super::*;
     use crate::error::{Error, Rejected};
 
-    fn default(error: Error<std::io::Error>) -> Outcome {
-        ErrorsAreTransient.classify(Err::<&(), _>(&error))
+    fn default(error: &Error<std::io::Error>) -> Outcome {
+        ErrorsAreTransient.classify(Err::<&(), _>(error))
     }
 
     #[test]
     fn the_default_tells_failures_from_refusals() {
         let wait = Duration::from_secs(3);
         let refused = |reason| Error::Rejected(Rejected::new("p", reason).with_retry_after(wait));
-        assert_eq!(default(Error::Service(std::io::Error::other("down"))), Outcome::TRANSIENT);
+        assert_eq!(default(&Error::Service(std::io::Error::other("down"))), Outcome::TRANSIENT);
         assert_eq!(
-            default(refused(Reason::RateLimited)),
+            default(&refused(Reason::RateLimited)),
             Outcome::Rejected { reason: Reason::RateLimited, retry_after: Some(wait) }
         );
-        assert_eq!(default(refused(Reason::TimedOut)), Outcome::Transient { retry_after: Some(wait) });
-        assert!(matches!(default(refused(Reason::DeadlineExceeded)), Outcome::Rejected { .. }));
+        assert_eq!(default(&refused(Reason::TimedOut)), Outcome::Transient { retry_after: Some(wait) });
+        assert!(matches!(default(&refused(Reason::DeadlineExceeded)), Outcome::Rejected { .. }));
     }
 
     #[test]

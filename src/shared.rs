@@ -35,7 +35,7 @@ pub(crate) struct Shared<T> {
 struct Stripe<T> {
     index: usize,
     value: Arc<T>,
-    others: OnceLock<Box<[OnceLock<Arc<Stripe<T>>>; STRIPES]>>,
+    others: OnceLock<Box<[OnceLock<Arc<Self>>; STRIPES]>>,
 }
 
 impl<T> Shared<T> {

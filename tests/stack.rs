@@ -186,7 +186,7 @@ async fn towers_retry_can_ask_the_shared_classifier() {
         type Future = std::future::Ready<()>;
         fn retry(&mut self, _: &mut u32, result: &mut Result<Res, E>) -> Option<Self::Future> {
             self.0 = self.0.checked_sub(1)?;
-            let outcome = ErrorsAreTransient.classify(result.as_ref().map_err(|error| &*error));
+            let outcome = ErrorsAreTransient.classify((*result).as_ref());
             matches!(outcome, Outcome::Transient { .. }).then(|| std::future::ready(()))
         }
         fn clone_request(&mut self, request: &u32) -> Option<u32> {

@@ -32,6 +32,23 @@ fn one_by_hand<S: Service<u64>>(service: &mut S, n: u64, cx: &mut Context<'_>) {
     black_box(&answer);
 }
 
+/// A future per call, polled by hand, from what is no service.
+pub(crate) fn futures_by_hand<F: Future>(calls: u64, mut call: impl FnMut(u64) -> F) {
+    let cx = &mut Context::from_waker(Waker::noop());
+    for n in 0..calls {
+        let answer = pin!(call(black_box(n))).poll(cx);
+        black_box(&answer);
+    }
+}
+
+/// A plain call, from what is no future either.
+pub(crate) fn plain<T>(calls: u64, mut call: impl FnMut(u64) -> T) {
+    for n in 0..calls {
+        let answer = call(black_box(n));
+        black_box(&answer);
+    }
+}
+
 /// One long-lived service, awaited: for answers that are pending first.
 pub(crate) async fn awaited<S: Service<u64>>(service: &mut S, calls: u64) {
     for n in 0..calls {
@@ -47,6 +64,14 @@ pub(crate) async fn awaited<S: Service<u64>>(service: &mut S, calls: u64) {
 pub(crate) async fn clones_awaited<S: Service<u64> + Clone>(service: &S, calls: u64) {
     for n in 0..calls {
         let answer = black_box(service).clone().oneshot(black_box(n)).await;
+        black_box(&answer);
+    }
+}
+
+/// A future per call, awaited, from what is no service.
+pub(crate) async fn futures_awaited<F: Future>(calls: u64, mut call: impl FnMut(u64) -> F) {
+    for n in 0..calls {
+        let answer = call(black_box(n)).await;
         black_box(&answer);
     }
 }

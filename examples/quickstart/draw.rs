@@ -42,7 +42,7 @@ impl Screen {
         self.line("A server has a bad day:")?;
         self.line(&format!("{script}."))?;
         self.line(&format!(
-            "A second of it lasts {second:?}. In each come {CALLS_PER_SECOND} calls, given up after {patience:?}."
+            "Each second of it ({second:?}) brings {CALLS_PER_SECOND} calls. A caller gives up after {patience:?}."
         ))?;
         self.line("")?;
         self.line("    the     |        with a circuit breaker        |     the same without")?;

@@ -7,12 +7,13 @@ pub(super) struct Consecutive {
 }
 
 impl Consecutive {
-    pub(super) const fn failure(&mut self) {
-        self.run = self.run.saturating_add(1);
+    pub(super) const fn record(&mut self, failed: bool) {
+        self.run = if failed { self.run.saturating_add(1) } else { 0 };
     }
 
-    pub(super) const fn success(&mut self) {
-        self.run = 0;
+    /// So many failures at once.
+    pub(super) fn add(&mut self, failures: u64) {
+        self.run = self.run.saturating_add(u32::try_from(failures).unwrap_or(u32::MAX));
     }
 
     pub(super) const fn run(self) -> u32 {

@@ -9,8 +9,8 @@ use std::{
 use pin_project_lite::pin_project;
 
 use super::{
-    machine::Ending,
     state::{OnUnwind, Permit},
+    step::Ending,
 };
 use crate::{
     error::{CanReject, Rejected},

@@ -52,6 +52,9 @@ impl CircuitBreakerHandle {
     ///
     /// A watch shows the latest state; the sequence of transitions is for [events](Self::on_event). It moves with the next call or look,
     /// because no timer runs for it.
+    ///
+    /// Copy the state out, `*watch.borrow_and_update()` in a statement of its own: whoever holds the borrow holds up the call that is about
+    /// to change the state, and deadlocks with a look at the circuit on the same thread.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<CircuitState> {
         self.circuit.watch()

@@ -7,11 +7,12 @@ use std::time::Duration;
 use super::{
     consecutive::Consecutive,
     in_flight::{InFlight, Slot},
-    policy::{Limits, Opening, Window},
-    ring::Ring,
+    policy::{Limits, OPEN_TIME, Opening},
+    probes::Probes,
     snapshot::{CircuitBreakerSnapshot, CircuitMode},
+    step::{Admission, Admitted, Ending, Transition, Transitions},
     tally::{Call, Tally, at_least, percent, ratio},
-    time_window::TimeWindow,
+    window::Counts,
 };
 use crate::{
     error::Trip,
@@ -31,8 +32,10 @@ pub(super) struct Machine {
     /// How many half-open periods have failed since the circuit was last closed.
     cycle: u32,
     trip: Option<Trip>,
+    /// How long the last opening was to last.
+    open_for: Duration,
     consecutive: Consecutive,
-    window: Option<Counted>,
+    window: Option<Counts>,
     in_flight: InFlight,
     seed: u64,
 }
@@ -40,85 +43,8 @@ pub(super) struct Machine {
 #[derive(Clone, Copy, Debug)]
 enum Phase {
     Closed,
-    Open {
-        until: Instant,
-    },
-    HalfOpen {
-        gives_up: Instant,
-        /// Probes that are out, the overdue among them included.
-        out: u32,
-        /// Probes that are out and have already counted as failed, because they are too slow.
-        overdue: u32,
-        succeeded: u32,
-        failed: u32,
-    },
-}
-
-#[derive(Clone, Debug)]
-enum Counted {
-    Calls(Ring),
-    Time(TimeWindow),
-}
-
-/// What the gate answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Admission {
-    /// Go, and count.
-    Counted,
-    /// Go, as a probe of the half-open circuit.
-    Probe,
-    /// Stay out. Half-open has no time to name: it is over as soon as its probes say so.
-    Refused { retry_at: Option<Instant> },
-}
-
-/// What admitted a call, as it comes back at its end.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Admitted {
-    pub(super) generation: u64,
-    pub(super) probe: bool,
-    /// When its first poll was pending, and where it waits in the list. Only with a slow threshold.
-    pub(super) pending: Option<(Instant, Option<Slot>)>,
-}
-
-/// How a call ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
-    Answered(Outcome),
-    Cancelled,
-    Panicked,
-}
-
-/// A change of state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Transition {
-    pub(super) from: CircuitState,
-    pub(super) to: CircuitState,
-    pub(super) generation: u64,
-    /// Why it opened.
-    pub(super) opening: Option<Opening>,
-}
-
-/// The transitions of one step, in order. No step makes more than four.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Transitions([Option<Transition>; 4]);
-
-// ===== impl Transitions =====
-
-impl Transitions {
-    fn push(&mut self, transition: Transition) {
-        match self.0.iter_mut().find(|place| place.is_none()) {
-            Some(place) => *place = Some(transition),
-            None => debug_assert!(false, "a step made five transitions"),
-        }
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = Transition> {
-        self.0.into_iter().flatten()
-    }
-
-    pub(super) const fn is_empty(&self) -> bool {
-        self.0[0].is_none()
-    }
+    Open { until: Instant },
+    HalfOpen { gives_up: Instant, probes: Probes },
 }
 
 // ===== impl Machine =====
@@ -132,8 +58,9 @@ impl Machine {
             generation: 1,
             cycle: 0,
             trip: None,
+            open_for: OPEN_TIME,
             consecutive: Consecutive::default(),
-            window: limits.window.map(Counted::new),
+            window: limits.window.map(Counts::new),
             in_flight: InFlight::new(),
             seed,
         }
@@ -185,7 +112,7 @@ impl Machine {
     pub(super) fn is_quiet(&self) -> bool {
         self.is_closed()
             && (matches!(self.mode, CircuitMode::Disabled)
-                || (self.consecutive.run() == 0 && self.window.as_ref().is_none_or(Counted::is_quiet)))
+                || (self.consecutive.run() == 0 && self.window.as_ref().is_none_or(Counts::is_quiet)))
     }
 
     #[cfg(all(test, not(buttress_loom)))]
@@ -213,10 +140,10 @@ impl Machine {
         }
         // ## HalfOpen => (HalfOpen | Open)
         let timeout = self.half_open_timeout();
-        if let Phase::HalfOpen { gives_up, out, .. } = &mut self.phase
+        if let Phase::HalfOpen { gives_up, probes } = &mut self.phase
             && now >= *gives_up
         {
-            if *out == 0 {
+            if probes.out() == 0 {
                 // Nobody is probing, so there is nothing to give up on: without this, traffic rarer than the time-out would never
                 // bring the successes together.
                 *gives_up = now.saturating_add(timeout);
@@ -230,11 +157,8 @@ impl Machine {
         if let Phase::Open { until } = self.phase
             && now >= until
         {
-            self.enter(
-                Phase::HalfOpen { gives_up: now.saturating_add(timeout), out: 0, overdue: 0, succeeded: 0, failed: 0 },
-                None,
-                transitions,
-            );
+            let gives_up = now.saturating_add(timeout);
+            self.enter(Phase::HalfOpen { gives_up, probes: Probes::default() }, None, transitions);
         }
     }
 
@@ -246,13 +170,9 @@ impl Machine {
         if let Some(until) = self.refuses_until() {
             return Admission::Refused { retry_at: (until != Instant::NEVER).then_some(until) };
         }
-        let trials = self.limits.trials();
         match &mut self.phase {
-            Phase::HalfOpen { out, overdue, succeeded, failed, .. } => {
-                // A probe that is overdue is both out and failed: it was one trial.
-                let tried = succeeded.saturating_add(*failed).saturating_add(*out - *overdue);
-                if *out < self.limits.probes && tried < trials {
-                    *out += 1;
+            Phase::HalfOpen { probes, .. } => {
+                if probes.admit(&self.limits) {
                     Admission::Probe
                 } else {
                     Admission::Refused { retry_at: None }
@@ -287,6 +207,13 @@ impl Machine {
             Some((_, Some(slot))) => self.in_flight.remove(slot),
             _ => false,
         };
+        // Others may have grown too slow before this one ended: they come first in the row, and may decide.
+        if self.overdue_at().is_some() {
+            self.sweep(now.get(), transitions);
+            if admitted.generation != self.generation {
+                return false;
+            }
+        }
         let slow = match (admitted.pending, self.limits.slow_threshold) {
             (Some((started, _)), Some(threshold)) => was_overdue || now.get().saturating_since(started) >= threshold,
             _ => false,
@@ -303,16 +230,18 @@ impl Machine {
             Ending::Cancelled => slow.then_some(false),
         };
         if admitted.probe {
-            self.settle_probe(failed, slow, was_overdue, outcome, now, transitions);
+            // ## HalfOpen => (HalfOpen | Open | Closed)
+            if let Phase::HalfOpen { probes, .. } = &mut self.phase {
+                // A circuit that opened on slowness must not close on it.
+                probes.settle(failed.map(|failed| !failed && !slow), was_overdue);
+            }
+            self.judge(outcome, now, transitions);
         } else if let Some(failed) = failed {
+            // ## Closed => (Closed | Open)
             let call = Call { failed: failed || (slow && self.limits.slow_is_failure()), slow };
             // A call that grew too slow was one failure in the row already, when it did.
             if !(was_overdue && self.limits.slow_is_failure()) {
-                if call.failed {
-                    self.consecutive.failure();
-                } else {
-                    self.consecutive.success();
-                }
+                self.consecutive.record(call.failed);
             }
             if let Some(window) = &mut self.window {
                 window.record(call, now);
@@ -320,34 +249,6 @@ impl Machine {
             self.judge(outcome, now, transitions);
         }
         true
-    }
-
-    /// ## HalfOpen => (HalfOpen | Open | Closed)
-    fn settle_probe(
-        &mut self,
-        ended: Option<bool>,
-        slow: bool,
-        was_overdue: bool,
-        outcome: Option<Outcome>,
-        now: &mut Now,
-        transitions: &mut Transitions,
-    ) {
-        let Phase::HalfOpen { out, overdue, succeeded, failed, .. } = &mut self.phase else {
-            return;
-        };
-        *out -= 1;
-        if was_overdue {
-            *overdue -= 1;
-            return;
-        }
-        match ended {
-            None => {}
-            // A circuit that opened on slowness must not close on it.
-            Some(true) => *failed = failed.saturating_add(1),
-            Some(false) if slow => *failed = failed.saturating_add(1),
-            Some(false) => *succeeded = succeeded.saturating_add(1),
-        }
-        self.judge(outcome, now, transitions);
     }
 
     /// Calls that have grown too slow count now, not when they end.
@@ -359,15 +260,10 @@ impl Machine {
         if found == 0 {
             return;
         }
-        if let Phase::HalfOpen { overdue, failed, .. } = &mut self.phase {
-            // Only probes are in flight here, and there are at most u32::MAX of them.
-            let found = u32::try_from(found).unwrap_or(u32::MAX);
-            *overdue = overdue.saturating_add(found);
-            *failed = failed.saturating_add(found);
+        if let Phase::HalfOpen { probes, .. } = &mut self.phase {
+            probes.grew_too_slow(found);
         } else if self.limits.slow_is_failure() {
-            for _ in 0..found {
-                self.consecutive.failure();
-            }
+            self.consecutive.add(found);
         }
         self.judge(None, &mut now.into(), transitions);
     }
@@ -386,15 +282,17 @@ impl Machine {
                 }
             }
             // ## HalfOpen => (HalfOpen | Open | Closed)
-            Phase::HalfOpen { succeeded, failed, .. } => {
-                if succeeded >= self.limits.successes {
+            Phase::HalfOpen { probes, .. } => match probes.verdict(&self.limits) {
+                Some(true) => {
                     self.forget();
                     self.enter(Phase::Closed, None, transitions);
-                } else if failed > self.limits.trials() - self.limits.successes {
+                }
+                Some(false) => {
                     self.cycle = self.cycle.saturating_add(1);
                     self.open(Trip::ProbesFailed, outcome, now.get(), transitions);
                 }
-            }
+                None => {}
+            },
             Phase::Open { .. } => {}
         }
     }
@@ -420,11 +318,7 @@ impl Machine {
 
     /// The window, with the calls that are overdue in flight: they will be in it when they end.
     fn tally(&mut self, now: &mut Now) -> Tally {
-        let mut tally = match &mut self.window {
-            None => Tally::default(),
-            Some(Counted::Calls(ring)) => ring.tally(),
-            Some(Counted::Time(window)) => window.tally(now.get()),
-        };
+        let mut tally = self.window.as_mut().map(|window| window.tally(now)).unwrap_or_default();
         if matches!(self.phase, Phase::Closed) {
             let overdue = self.in_flight.overdue();
             tally.merge(Tally {
@@ -440,37 +334,44 @@ impl Machine {
     fn open(&mut self, trip: Trip, outcome: Option<Outcome>, since: Instant, transitions: &mut Transitions) {
         self.trip = Some(trip);
         let opening = Opening { cycle: self.cycle, trip, outcome };
-        let until = since.saturating_add(self.open_time(&opening, None));
+        self.open_for = self.limits.open.length(&opening, None, self.seed ^ self.generation);
+        let until = since.saturating_add(self.open_for);
         self.enter(Phase::Open { until }, Some(opening), transitions);
     }
 
-    /// The user's function has answered, outside the lock, how long this opening lasts.
-    pub(super) fn set_open_time(&mut self, generation: u64, opening: &Opening, asked: Duration, now: Instant) {
+    /// The user's function has answered, outside the lock, how long this opening lasts. Returns how long that is.
+    pub(super) fn set_open_time(
+        &mut self,
+        generation: u64,
+        opening: &Opening,
+        asked: Duration,
+        now: Instant,
+    ) -> Duration {
+        let open_for = self.limits.open.length(opening, Some(asked), self.seed ^ generation);
         if let Phase::Open { until } = &mut self.phase
             && generation == self.generation
         {
-            *until = now.saturating_add(self.limits.open.length(opening, Some(asked), self.seed ^ generation));
+            *until = now.saturating_add(open_for);
+            self.open_for = open_for;
         }
-    }
-
-    fn open_time(&self, opening: &Opening, asked: Option<Duration>) -> Duration {
-        // The generation the opening is going to have, so that `set_open_time` draws the same jitter.
-        let seed = self.seed ^ self.generation.wrapping_add(1);
-        self.limits.open.length(opening, asked, seed)
+        open_for
     }
 
     fn half_open_timeout(&self) -> Duration {
-        self.limits.half_open_timeout.unwrap_or_else(|| {
-            let opening = Opening { cycle: self.cycle, trip: Trip::ProbesTimedOut, outcome: None };
-            self.open_time(&opening, None)
-        })
+        match self.limits.half_open_timeout {
+            Some(timeout) => timeout,
+            // Only a user's function answers zero, and then every probe would be too late.
+            None if self.open_for.is_zero() => OPEN_TIME,
+            None => self.open_for,
+        }
     }
 
     fn enter(&mut self, phase: Phase, opening: Option<Opening>, transitions: &mut Transitions) {
         let from = self.state();
         self.phase = phase;
         self.renew();
-        transitions.push(Transition { from, to: self.state(), generation: self.generation, opening });
+        let open_for = opening.map(|_| self.open_for);
+        transitions.push(Transition { from, to: self.state(), generation: self.generation, opening, open_for });
     }
 
     /// Begins a generation: whoever is still out is stale.
@@ -483,7 +384,7 @@ impl Machine {
         self.cycle = 0;
         self.trip = None;
         self.consecutive = Consecutive::default();
-        self.window = self.limits.window.map(Counted::new);
+        self.window = self.limits.window.map(Counts::new);
     }
 
     // ----- control -----
@@ -509,7 +410,13 @@ impl Machine {
             Opening { cycle: self.cycle, trip: Trip::Forced, outcome: None }
         });
         if from != self.state() {
-            transitions.push(Transition { from, to: self.state(), generation: self.generation, opening });
+            transitions.push(Transition {
+                from,
+                to: self.state(),
+                generation: self.generation,
+                opening,
+                open_for: None,
+            });
         }
     }
 
@@ -521,19 +428,22 @@ impl Machine {
         self.phase = Phase::Closed;
         self.renew();
         if from != CircuitState::Closed {
-            transitions.push(Transition { from, to: CircuitState::Closed, generation: self.generation, opening: None });
+            transitions.push(Transition {
+                from,
+                to: CircuitState::Closed,
+                generation: self.generation,
+                opening: None,
+                open_for: None,
+            });
         }
     }
 
     /// New limits for the same circuit: state, run and window stay, as far as the new window holds them.
     pub(super) fn set_limits(&mut self, limits: Limits, now: Instant, transitions: &mut Transitions) {
         self.window = match (self.window.take(), limits.window) {
+            (Some(counts), Some(window)) => Some(counts.resized(window, now)),
+            (None, window) => window.map(Counts::new),
             (_, None) => None,
-            (Some(Counted::Calls(ring)), Some(Window::Calls(n))) => Some(Counted::Calls(ring.resized(n))),
-            (Some(Counted::Time(mut window)), Some(Window::Time(length))) => {
-                Some(Counted::Time(window.resized(length, now)))
-            }
-            (_, Some(window)) => Some(Counted::new(window)),
         };
         self.limits = limits;
         // What has been counted may decide under the new limits, and no call may be left to ask.
@@ -559,7 +469,7 @@ impl Machine {
     pub(super) fn snapshot(&mut self, now: Instant) -> CircuitBreakerSnapshot {
         let tally = self.tally(&mut now.into());
         let (probes_in_flight, probes_succeeded) = match self.phase {
-            Phase::HalfOpen { out, succeeded, .. } => (out, succeeded),
+            Phase::HalfOpen { probes, .. } => (probes.out(), probes.succeeded()),
             Phase::Closed | Phase::Open { .. } => (0, 0),
         };
         CircuitBreakerSnapshot {
@@ -581,31 +491,6 @@ impl Machine {
                 (true, Phase::Open { until }) if until != Instant::NEVER => Some(until.saturating_since(now)),
                 _ => None,
             },
-        }
-    }
-}
-
-impl Counted {
-    fn new(window: Window) -> Self {
-        match window {
-            Window::Calls(n) => Self::Calls(Ring::new(n)),
-            Window::Time(length) => Self::Time(TimeWindow::new(length)),
-        }
-    }
-
-    #[inline]
-    fn record(&mut self, call: Call, now: &mut Now) {
-        match self {
-            Self::Calls(ring) => ring.record(call),
-            Self::Time(window) => window.record(call, now.get()),
-        }
-    }
-
-    const fn is_quiet(&self) -> bool {
-        match self {
-            Self::Calls(ring) => ring.is_saturated_with_good(),
-            // Every call counts for its time.
-            Self::Time(_) => false,
         }
     }
 }

@@ -7,8 +7,9 @@ use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state
 
 use super::{
     in_flight::Slot,
-    machine::{Admission, Admitted, Ending, Machine, Transitions},
+    machine::Machine,
     policy::{CircuitBreakerSettings, Window},
+    step::{Admission, Admitted, Ending, Transitions},
     tally::Tally,
 };
 use crate::{
@@ -173,7 +174,8 @@ impl Model {
         }
     }
 
-    fn tick(&mut self) {
+    /// Calls that have grown too slow fail at that moment.
+    fn sweep(&mut self) {
         if let Some(slow) = self.config.slow {
             let (generation, now) = (self.generation, self.now);
             let mut found = 0;
@@ -194,6 +196,10 @@ impl Model {
                 self.judge();
             }
         }
+    }
+
+    fn tick(&mut self) {
+        self.sweep();
         if self.state == CircuitState::HalfOpen && self.now >= self.gives_up {
             if self.probes_out() == 0 {
                 self.gives_up = self.now + self.config.half_open_timeout;
@@ -237,6 +243,9 @@ impl Model {
 
     fn end(&mut self, id: u32, ending: Ending) {
         let Some(call) = self.calls.remove(&id) else { return };
+        if call.generation == self.generation {
+            self.sweep();
+        }
         self.stale = call.generation != self.generation;
         if self.stale {
             return;
@@ -263,6 +272,8 @@ impl Model {
                 self.row.push(failed);
             }
             self.history.push((self.now, failed, slow));
+        } else {
+            return;
         }
         self.judge();
     }
@@ -493,7 +504,7 @@ impl StateMachineTest for Tested {
 }
 
 prop_state_machine! {
-    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_machine_agrees_with_its_history(sequential 1..120 => Tested);

@@ -97,7 +97,7 @@ pub struct Opening {
     pub outcome: Option<Outcome>,
 }
 
-const OPEN_TIME: Duration = Duration::from_secs(60);
+pub(super) const OPEN_TIME: Duration = Duration::from_secs(60);
 const MINIMUM_CALLS: u32 = 20;
 const LONGEST_RING: u32 = 1 << 20;
 
@@ -192,6 +192,8 @@ impl CircuitBreakerSettings {
     /// A call that takes this long or longer is a failure, and it counts as soon as it is that old, so that a dependency that hangs opens the
     /// circuit although no call ever ends. With a [slow call rate](Self::or_slow_call_rate) it counts there instead. Defaults to none.
     ///
+    /// Several that are found too slow at once count at once, so a row can end longer than the number that opens the circuit.
+    ///
     /// A call whose answer is ready at once pays nothing for it. A call that is pending pays two clock readings and two short locks;
     /// the chapter has the figure.
     #[must_use]
@@ -236,7 +238,8 @@ impl CircuitBreakerSettings {
         self
     }
 
-    /// How long a half-open period may last before it gives up on the probes that are still out. Defaults to the open time.
+    /// How long a half-open period may last before it gives up on the probes that are still out. Defaults to the time the circuit was open
+    /// before.
     ///
     /// A period in which nobody is probing has nothing to give up on, and goes on.
     #[must_use]
@@ -340,8 +343,8 @@ impl Limits {
     }
 
     /// How many calls a half-open period tries.
-    pub(super) fn trials(&self) -> u32 {
-        self.probes.max(self.successes)
+    pub(super) const fn trials(&self) -> u32 {
+        if self.probes > self.successes { self.probes } else { self.successes }
     }
 }
 

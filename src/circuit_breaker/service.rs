@@ -12,8 +12,8 @@ use tower::Service;
 use super::{
     future::ResponseFuture,
     handle::CircuitBreakerHandle,
-    machine::Ending,
     state::{Circuit, Gate, OnUnwind, Permit, Place},
+    step::Ending,
 };
 use crate::{
     error::{CanReject, Rejected},

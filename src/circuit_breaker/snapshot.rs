@@ -30,7 +30,7 @@ pub struct CircuitBreakerSnapshot {
     pub slow_call_rate: Option<f64>,
     /// Failures in a row.
     pub consecutive_failures: u32,
-    /// Pending calls that are older than the slow threshold.
+    /// Pending calls of this period that are older than the slow threshold.
     pub overdue_in_flight: u64,
     /// Probes that are out.
     pub probes_in_flight: u32,

@@ -24,9 +24,10 @@ use tokio::sync::watch;
 
 use super::{
     in_flight::Slot,
-    machine::{Admission, Admitted, Ending, Machine, Transition, Transitions},
+    machine::Machine,
     policy::{CircuitBreakerSettings, Limits, Opening},
     snapshot::{CircuitBreakerSnapshot, CircuitMode},
+    step::{Admission, Admitted, Ending, Transition, Transitions},
 };
 use crate::{
     error::{ConfigError, Reason, Rejected, Trip},
@@ -398,17 +399,10 @@ impl State {
     #[cold]
     #[inline(never)]
     fn announce(&self, transitions: &Transitions) {
-        for transition in transitions.iter() {
-            if let Some(opening) = transition.opening {
-                self.ask_open_time(&transition, &opening);
-            }
-            let Transition { from, to, generation, opening } = transition;
-            self.events.emit(|| EventKind::Transition {
-                from,
-                to,
-                generation,
-                trip: opening.map(|opening| opening.trip),
-            });
+        for Transition { from, to, generation, opening, open_for } in transitions.iter() {
+            let open_for = opening.and_then(|opening| self.ask_open_time(generation, &opening)).or(open_for);
+            let trip = opening.map(|opening| opening.trip);
+            self.events.emit(|| EventKind::Transition { from, to, generation, trip, open_for });
             self.tell_watch(to, generation);
             if to == CircuitState::Open {
                 self.wake_parked();
@@ -417,16 +411,15 @@ impl State {
     }
 
     /// The user's function runs under no lock. Until it has answered, and if it panics, the circuit is open for the default time.
-    fn ask_open_time(&self, transition: &Transition, opening: &Opening) {
-        let Some(function) = self.machine.lock().limits().open.user_function() else {
-            return;
-        };
-        if let Ok(asked) = catch_unwind(|| function(opening)) {
-            let now = time::now();
-            self.step(|machine, _| {
-                machine.set_open_time(transition.generation, opening, asked, now);
-            });
+    fn ask_open_time(&self, generation: u64, opening: &Opening) -> Option<Duration> {
+        // Forced open has no time.
+        if opening.trip == Trip::Forced {
+            return None;
         }
+        let function = self.machine.lock().limits().open.user_function()?;
+        let asked = catch_unwind(|| function(opening)).ok()?;
+        let now = time::now();
+        Some(self.step(|machine, _| machine.set_open_time(generation, opening, asked, now)))
     }
 
     fn tell_watch(&self, state: CircuitState, generation: u64) {

@@ -16,11 +16,12 @@ pub(super) fn is_subscribed() -> bool {
 pub(super) fn record(event: &Event<'_>) {
     let policy = event.policy;
     match event.kind {
-        EventKind::Transition { from, to, generation, trip } => {
+        EventKind::Transition { from, to, generation, trip, open_for } => {
+            let open_for = open_for.map(::tracing::field::debug);
             let trip = trip.map(::tracing::field::display);
             let (from, to) = (from.as_str(), to.as_str());
             if to == CircuitState::Open.as_str() {
-                event!(Level::WARN, policy, from, to, generation, trip, "circuit opened");
+                event!(Level::WARN, policy, from, to, generation, trip, open_for, "circuit opened");
             } else {
                 event!(Level::INFO, policy, from, to, generation, "circuit changed state");
             }

@@ -115,7 +115,7 @@ async fn a_circuit_that_is_in_use_or_in_somebodys_hand_is_not_forgotten() {
     for key in 3..10 {
         assert_eq!(service.ready().await.unwrap().call(key).await, Ok(key));
     }
-    assert_eq!(layer.handle().get(1).is_some(), true);
+    assert!(layer.handle().get(1).is_some());
     assert_eq!(layer.handle().get(2).as_ref(), Some(&handle));
     drop((pending, handle));
     for key in 3..10 {

@@ -94,6 +94,27 @@ async fn a_function_sees_cycle_reason_and_outcome() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_opening_is_reported_with_its_time() {
+    let function = OpenTime::function(|_| 7 * SECOND);
+    for (time, seconds) in [(OpenTime::fixed(3 * SECOND), 3), (function, 7)] {
+        let times = Arc::new(Mutex::new(Vec::new()));
+        let handle = CircuitBreakerHandle::try_new(Settings::consecutive_failures(1).open_time(time)).unwrap();
+        handle.on_event({
+            let times = Arc::clone(&times);
+            move |event| {
+                if let EventKind::Transition { open_for, .. } = event.kind {
+                    times.lock().unwrap().push(open_for);
+                }
+            }
+        });
+        handle.try_acquire().unwrap().failure();
+        handle.reset();
+        handle.force_open();
+        assert_eq!(*times.lock().unwrap(), [Some(Duration::from_secs(seconds)), None, None]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_function_that_panics_leaves_the_default_and_one_that_calls_back_does_not_deadlock() {
     assert_eq!(open_times(OpenTime::function(|_| panic!("function")), 1).await, [60 * SECOND]);
     static HANDLE: std::sync::OnceLock<CircuitBreakerHandle> = std::sync::OnceLock::new();

@@ -230,6 +230,35 @@ async fn a_call_that_grew_too_slow_counts_once() {
     assert_eq!(rig.handle.snapshot().consecutive_failures, 0);
 }
 
+/// A success between two calls that hang breaks the row, whoever notices first.
+#[tokio::test(start_paused = true)]
+async fn calls_that_grew_too_slow_count_before_a_call_that_ended_after_them() {
+    let rig = Rig::new(Settings::consecutive_failures(3).slow_calls(SECOND));
+    let mut hanging = Vec::new();
+    for _ in 0..2 {
+        hanging.push(rig.handle.try_acquire().unwrap());
+    }
+    pass(SECOND / 2).await;
+    let quick = rig.handle.try_acquire().unwrap();
+    pass(SECOND / 4).await;
+    hanging.push(rig.handle.try_acquire().unwrap());
+    pass(SECOND / 2).await;
+    // 1.25 s: two are overdue, and nobody has looked.
+    quick.success();
+    pass(SECOND).await;
+    assert_eq!(rig.handle.snapshot().consecutive_failures, 1);
+    assert!(!rig.is_open());
+
+    // Three are overdue, and the only thing that happens is that a fourth ends.
+    let rig = Rig::new(Settings::consecutive_failures(3).slow_calls(SECOND));
+    let _hanging: Vec<_> = (0..3).map(|_| rig.handle.try_acquire().unwrap()).collect();
+    pass(SECOND / 2).await;
+    let last = rig.handle.try_acquire().unwrap();
+    pass(SECOND / 2).await;
+    last.success();
+    assert_eq!(rig.log(), ["closed -> open #2 (3 consecutive failures)", "stale #1 in #2"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn with_a_slow_rate_a_slow_failure_is_still_a_failure_in_the_row() {
     let mut rig = Rig::new(Settings::slow_call_rate(1.0, SECOND).minimum_calls(100).or_consecutive_failures(2));

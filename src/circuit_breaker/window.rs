@@ -1,0 +1,58 @@
+//! What the rates are counted over: the last calls, or the last time.
+
+use super::{
+    policy::Window,
+    ring::Ring,
+    tally::{Call, Tally},
+    time_window::TimeWindow,
+};
+use crate::time::{Instant, Now};
+
+#[derive(Clone, Debug)]
+pub(super) enum Counts {
+    Calls(Ring),
+    /// Boxed, so that a circuit without a window, one of many keys perhaps, stays small.
+    Time(Box<TimeWindow>),
+}
+
+impl Counts {
+    pub(super) fn new(window: Window) -> Self {
+        match window {
+            Window::Calls(n) => Self::Calls(Ring::new(n)),
+            Window::Time(length) => Self::Time(Box::new(TimeWindow::new(length))),
+        }
+    }
+
+    #[inline]
+    pub(super) fn record(&mut self, call: Call, now: &mut Now) {
+        match self {
+            Self::Calls(ring) => ring.record(call),
+            Self::Time(window) => window.record(call, now.get()),
+        }
+    }
+
+    pub(super) fn tally(&mut self, now: &mut Now) -> Tally {
+        match self {
+            Self::Calls(ring) => ring.tally(),
+            Self::Time(window) => window.tally(now.get()),
+        }
+    }
+
+    /// Whether one more good call would change nothing.
+    pub(super) const fn is_quiet(&self) -> bool {
+        match self {
+            Self::Calls(ring) => ring.is_saturated_with_good(),
+            // Every call counts for its time.
+            Self::Time(_) => false,
+        }
+    }
+
+    /// Another window with what it holds of this one: nothing, when calls become time or time becomes calls.
+    pub(super) fn resized(self, window: Window, now: Instant) -> Self {
+        match (self, window) {
+            (Self::Calls(ring), Window::Calls(n)) => Self::Calls(ring.resized(n)),
+            (Self::Time(mut counts), Window::Time(length)) => Self::Time(Box::new(counts.resized(length, now))),
+            (_, window) => Self::new(window),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Events as metrics and as `tracing` events: exactly the names that the chapter's table promises.
+
+#![cfg(feature = "full")]
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use buttress::circuit_breaker::{CircuitBreakerHandle, CircuitBreakerSettings as Settings, KeyedCircuitBreakerLayer};
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+
+/// Keeps every series in a map.
+#[derive(Default)]
+struct Kept(Mutex<BTreeMap<String, Arc<AtomicU64>>>);
+
+impl Kept {
+    fn cell(&self, key: &Key) -> Arc<AtomicU64> {
+        let labels: Vec<_> = key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
+        let series = format!("{}{{{}}}", key.name(), labels.join(","));
+        Arc::clone(self.0.lock().unwrap().entry(series).or_default())
+    }
+
+    fn values(&self, part: &str) -> BTreeMap<String, u64> {
+        let series = self.0.lock().unwrap();
+        let value = |cell: &Arc<AtomicU64>| match cell.load(Ordering::SeqCst) {
+            bits if f64::from_bits(bits) == 1.0 => 1,
+            value => value,
+        };
+        series.iter().filter(|(name, _)| name.contains(part)).map(|(name, cell)| (name.clone(), value(cell))).collect()
+    }
+}
+
+impl Recorder for Kept {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::from_arc(self.cell(key))
+    }
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::from_arc(self.cell(key))
+    }
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        unreachable!("no histogram")
+    }
+}
+
+fn some(series: &[(&str, u64)]) -> BTreeMap<String, u64> {
+    series.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recorder_that_comes_after_the_layer_sees_counters_and_exactly_one_state() {
+    let handle = CircuitBreakerHandle::try_new(
+        Settings::consecutive_failures(1).open_for(Duration::from_secs(1)).successes(1).name("payments"),
+    )
+    .unwrap();
+    // Nobody records: nothing may be registered with the recorder that stands in for none.
+    handle.try_acquire().unwrap().failure();
+    handle.reset();
+    let recorder = Kept::default();
+    // Local recorders are for this thread, and this test runs on one.
+    let guard = metrics::set_default_local_recorder(&recorder);
+    handle.try_acquire().unwrap().failure();
+    let stale = handle.try_acquire().unwrap_err();
+    assert_eq!(stale.policy(), "payments");
+    let states = |closed, open, half_open| {
+        some(&[
+            ("buttress_circuit_breaker_state{name=payments,state=closed}", closed),
+            ("buttress_circuit_breaker_state{name=payments,state=half_open}", half_open),
+            ("buttress_circuit_breaker_state{name=payments,state=open}", open),
+        ])
+    };
+    assert_eq!(recorder.values("_state{"), states(0, 1, 0));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let probe = handle.try_acquire().unwrap();
+    assert_eq!(recorder.values("_state{"), states(0, 0, 1));
+    handle.reset();
+    assert_eq!(recorder.values("_state{"), states(1, 0, 0));
+    probe.success();
+    handle.shadow();
+    handle.try_acquire().unwrap().failure();
+    handle.try_acquire().unwrap().success();
+    assert_eq!(
+        recorder.values("_total{"),
+        some(&[
+            ("buttress_circuit_breaker_keys_exhausted_total{name=payments}", 0),
+            ("buttress_circuit_breaker_rejected_total{name=payments}", 1),
+            ("buttress_circuit_breaker_shadow_rejected_total{name=payments}", 1),
+            ("buttress_circuit_breaker_stale_total{name=payments}", 1),
+            ("buttress_circuit_breaker_transitions_total{name=payments,to=closed}", 1),
+            ("buttress_circuit_breaker_transitions_total{name=payments,to=half_open}", 1),
+            ("buttress_circuit_breaker_transitions_total{name=payments,to=open}", 2),
+        ])
+    );
+    // A refusal costs no allocation with a recorder either.
+    handle.force_open();
+    let refusals = allocation_counter::measure(|| {
+        for _ in 0..10 {
+            assert!(handle.try_acquire().is_err());
+        }
+    });
+    assert_eq!(refusals.count_total, 0);
+    drop(guard);
+    chapter_names_every_series(&recorder);
+}
+
+/// The chapter's table is where users look.
+fn chapter_names_every_series(recorder: &Kept) {
+    let chapter = include_str!("../src/circuit_breaker/mod.rs");
+    for series in recorder.values("").keys() {
+        let name = series.split('{').next().unwrap();
+        assert!(chapter.contains(&format!("`{name}`")), "{name} is not in the chapter");
+    }
+}
+
+/// CVE-2023-45142: request data as a label.
+#[test]
+fn cve_2023_45142_keys_make_no_series() {
+    let recorder = Kept::default();
+    metrics::with_local_recorder(&recorder, || {
+        let layer = KeyedCircuitBreakerLayer::new(Settings::consecutive_failures(1).name("hosts"), |key: &u32| *key);
+        for key in 0..1_000 {
+            layer.handle().circuit(key).unwrap().try_acquire().unwrap().failure();
+        }
+    });
+    assert_eq!(recorder.values("to=open").into_values().collect::<Vec<_>>(), [1_000]);
+    assert_eq!(recorder.values("").len(), 10, "one of each");
+    assert!(recorder.values("_state{").values().all(|value| *value == 0), "no circuit is the state of all");
+}
+
+#[test]
+fn a_subscriber_hears_a_trip_as_a_warning_and_refusals_only_when_it_asks() {
+    use tracing::{
+        Event, Id, Level, Metadata, Subscriber,
+        field::{Field, Visit},
+        span,
+    };
+    struct Lines(Level, Arc<Mutex<Vec<String>>>);
+    struct Line(String);
+    impl Visit for Line {
+        fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+            if ["message", "policy", "trip", "reason"].contains(&field.name()) {
+                self.0 += &format!(" {value:?}");
+            }
+        }
+    }
+    impl Subscriber for Lines {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            *metadata.level() <= self.0
+        }
+        fn max_level_hint(&self) -> Option<tracing::level_filters::LevelFilter> {
+            Some(self.0.into())
+        }
+        fn event(&self, event: &Event<'_>) {
+            let mut line = Line(event.metadata().level().to_string());
+            event.record(&mut line);
+            self.1.lock().unwrap().push(line.0);
+        }
+        fn new_span(&self, _: &span::Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &span::Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+    for (level, refusal) in [(Level::INFO, None), (Level::DEBUG, Some("DEBUG call rejected"))] {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        tracing::subscriber::with_default(Lines(level, Arc::clone(&lines)), || {
+            let handle = CircuitBreakerHandle::try_new(Settings::consecutive_failures(2).name("payments")).unwrap();
+            handle.try_acquire().unwrap().failure();
+            handle.try_acquire().unwrap().failure();
+            handle.try_acquire().unwrap_err();
+            handle.reset();
+        });
+        let lines = lines.lock().unwrap();
+        assert!(lines[0].starts_with("WARN circuit opened"), "{lines:?}");
+        assert!(lines[0].contains("payments") && lines[0].contains("2 consecutive failures"), "{lines:?}");
+        assert!(lines.last().unwrap().starts_with("INFO circuit changed state"), "{lines:?}");
+        assert_eq!(lines.len(), 2 + refusal.iter().len(), "{lines:?}");
+        assert!(refusal.is_none_or(|start| lines[1].starts_with(start)), "{lines:?}");
+    }
+}
