@@ -15,7 +15,7 @@ const PATTERNS: [&str; 9] =
 const LEAVES: [&str; 2] = ["health", "stack"];
 
 /// The files of a pattern folder, in the order in which they may import one another.
-const CIRCUIT_BREAKER: [&str; 17] = [
+const CIRCUIT_BREAKER: [&str; 20] = [
     "tally",
     "consecutive",
     "ring",
@@ -27,7 +27,10 @@ const CIRCUIT_BREAKER: [&str; 17] = [
     "snapshot",
     "step",
     "machine",
+    "word",
+    "parked",
     "state",
+    "permit",
     "handle",
     "future",
     "service",

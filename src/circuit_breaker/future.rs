@@ -9,7 +9,7 @@ use std::{
 use pin_project_lite::pin_project;
 
 use super::{
-    state::{OnUnwind, Permit},
+    permit::{OnUnwind, Permit},
     step::Ending,
 };
 use crate::{

@@ -3,9 +3,10 @@
 use tokio::sync::watch;
 
 use super::{
+    permit::Permit,
     policy::CircuitBreakerSettings,
     snapshot::{CircuitBreakerSnapshot, CircuitMode},
-    state::{Circuit, Permit},
+    state::Circuit,
 };
 use crate::{
     error::{ConfigError, Rejected},

@@ -13,8 +13,9 @@ use tower::{Layer, Service};
 use super::{
     future::ResponseFuture,
     handle::CircuitBreakerHandle,
+    permit::{OnUnwind, Permit},
     policy::{CircuitBreakerSettings, Limits},
-    state::{Circuit, OnUnwind, Permit},
+    state::Circuit,
 };
 use crate::{
     error::{CanReject, ConfigError, Rejected},

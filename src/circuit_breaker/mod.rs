@@ -182,6 +182,8 @@ mod layer;
 mod machine;
 #[cfg(all(test, not(buttress_loom)))]
 mod model;
+mod parked;
+mod permit;
 mod policy;
 mod probes;
 mod ring;
@@ -192,15 +194,16 @@ mod step;
 mod tally;
 mod time_window;
 mod window;
+mod word;
 
 pub use self::{
     future::ResponseFuture,
     handle::CircuitBreakerHandle,
     keyed::{KeyedCircuitBreaker, KeyedCircuitBreakerHandle, KeyedCircuitBreakerLayer},
     layer::CircuitBreakerLayer,
+    permit::Permit,
     policy::{CircuitBreakerSettings, OpenTime, Opening, Window},
     service::CircuitBreaker,
     snapshot::{CircuitBreakerSnapshot, CircuitMode},
-    state::Permit,
 };
 pub use crate::event::CircuitState;

@@ -12,7 +12,8 @@ use tower::Service;
 use super::{
     future::ResponseFuture,
     handle::CircuitBreakerHandle,
-    state::{Circuit, Gate, OnUnwind, Permit, Place},
+    permit::{Gate, OnUnwind, Permit},
+    state::{Circuit, Place},
     step::Ending,
 };
 use crate::{

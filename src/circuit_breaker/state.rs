@@ -23,33 +23,20 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    in_flight::Slot,
     machine::Machine,
+    parked::Parked,
     policy::{CircuitBreakerSettings, Limits, Opening},
     snapshot::{CircuitBreakerSnapshot, CircuitMode},
-    step::{Admission, Admitted, Ending, Transition, Transitions},
+    step::{Admitted, Ending, Transition, Transitions},
+    word::{self, CLOSED, OPEN, TIMED},
 };
 use crate::{
     error::{ConfigError, Reason, Rejected, Trip},
     event::{CircuitState, EventKind, Events},
-    outcome::Outcome,
     shared::Shared,
     sync::{AtomicU64, Mutex, Ordering},
     time::{self, Instant, Now},
 };
-
-/// Every call passes and is counted.
-const CLOSED: u64 = 1;
-/// One more good and quick call would change nothing.
-const QUIET: u64 = 1 << 1;
-/// Calls say when they began to wait.
-const TIMED: u64 = 1 << 2;
-/// Every call is refused until `until`.
-const OPEN: u64 = 1 << 3;
-/// The call is a probe: only in a permit's own word.
-const PROBE: u64 = 1 << 4;
-/// The generation is above the flags.
-const GENERATION: u32 = 8;
 
 /// A circuit, as its services, handles and permits hold it.
 #[derive(Clone)]
@@ -63,7 +50,7 @@ struct State {
     /// When the next pending call grows too slow; `NEVER` when none does.
     overdue_at: AtomicU64,
     machine: Mutex<Machine>,
-    parked: Mutex<Parked>,
+    parked: Parked,
     /// Made when somebody first asks for it: most circuits of a keyed layer have no watcher.
     watch: OnceLock<watch::Sender<CircuitState>>,
     /// The generation that the watch shows, so that a transition overtaken on its way does not move it back.
@@ -71,59 +58,11 @@ struct State {
     events: Arc<Events>,
 }
 
-/// A call's place in a circuit: how it ends is what the circuit counts.
-///
-/// Dropping it unsettled means that the call was cancelled.
-#[must_use = "dropping a permit means that the call was cancelled"]
-pub struct Permit {
-    circuit: Circuit,
-    /// The circuit's word when the call was admitted, or 0 when it no longer counts.
-    word: u64,
-    /// When the call began to wait, in nanoseconds, or 0 when it has not or nobody asks.
-    started: u64,
-    slot: Option<Slot>,
-}
-
-/// What the gate answers.
-pub(super) enum Gate {
-    /// The call gets its permit when it is made, unless the word has changed by then.
-    Pass {
-        word: u64,
-    },
-    /// The call has a probe's place already.
-    Probe(Permit),
-    Refused(Rejected),
-}
-
-/// What the circuit answers when it is not simply closed.
-enum Answer {
-    Counted {
-        word: u64,
-    },
-    Probe(Permit),
-    Refused(Rejected),
-    /// In shadow mode: to be reported, and let through.
-    Shadowed {
-        rejected: Rejected,
-        word: u64,
-    },
-}
-
-/// Callers that wait for the readiness of the inner service and must hear of a trip.
-#[derive(Default)]
-struct Parked {
-    wakers: Vec<Option<Waker>>,
-    free: Vec<usize>,
-}
-
-/// One of them. Dropping it gives its place back.
+/// A caller's place among those that wait. Dropping it gives its place back.
 pub(super) struct Place {
     circuit: Circuit,
     index: usize,
 }
-
-/// Settles a permit as panicked, unless it is forgotten.
-pub(super) struct OnUnwind<'a>(pub(super) &'a mut Permit);
 
 // ===== impl Circuit =====
 
@@ -136,12 +75,12 @@ impl Circuit {
     pub(super) fn new(limits: Limits, events: Arc<Events>) -> Self {
         let machine = Machine::new(limits, seed());
         let state = State {
-            word: AtomicU64::new(word(&machine)),
+            word: AtomicU64::new(word::of(&machine)),
             until: AtomicU64::new(Instant::NEVER.as_nanos()),
             trip: AtomicU64::new(0),
             overdue_at: AtomicU64::new(Instant::NEVER.as_nanos()),
             machine: Mutex::new(machine),
-            parked: Mutex::default(),
+            parked: Parked::default(),
             watch: OnceLock::new(),
             watched: std::sync::atomic::AtomicU64::new(0),
             events,
@@ -155,119 +94,74 @@ impl Circuit {
 
     // ----- a call -----
 
-    /// The state and what follows from it, to see whether it has changed.
+    /// The state and what follows from it.
     #[inline]
     pub(super) fn word(&self) -> u64 {
         self.0.word.load(Ordering::Acquire)
     }
 
-    /// Answers for `poll_ready`, where a probe takes its place and nobody else does.
+    /// Whether the circuit is closed and nothing suggests that it should not be.
     #[inline]
-    pub(super) fn gate(&self) -> Gate {
-        let word = self.word();
-        if self.0.is_passing(word) {
-            return Gate::Pass { word };
-        }
-        match self.not_passing(word) {
-            Answer::Probe(permit) => Gate::Probe(permit),
-            Answer::Refused(rejected) => Gate::Refused(rejected),
-            // The permit is made, and the refusal that is none reported, with the call.
-            Answer::Counted { word } | Answer::Shadowed { word, .. } => Gate::Pass { word },
-        }
+    pub(super) fn is_passing(&self, word: u64) -> bool {
+        word & CLOSED != 0 && (word & TIMED == 0 || !self.0.is_overdue())
     }
 
-    /// Answers for `call`.
+    /// The refusal of an open circuit whose time is not over.
     #[inline]
-    pub(super) fn admit(&self) -> Result<Permit, Rejected> {
-        let word = self.word();
-        if self.0.is_passing(word) {
-            return Ok(self.permit(word));
+    pub(super) fn refuses(&self, word: u64) -> Option<Rejected> {
+        if word & OPEN == 0 {
+            return None;
         }
-        match self.not_passing(word) {
-            Answer::Probe(permit) => Ok(permit),
-            Answer::Counted { word } => Ok(self.permit(word)),
-            Answer::Refused(rejected) => Err(rejected),
-            Answer::Shadowed { rejected, .. } => {
-                self.0.events.emit(|| EventKind::Rejected { rejected: &rejected, shadow: true });
-                Ok(self.uncounted())
-            }
+        let until = Instant::from_nanos(self.0.until.load(Ordering::Relaxed));
+        if until == Instant::NEVER {
+            return Some(self.refusal(None));
         }
-    }
-
-    /// A permit that counts nowhere.
-    pub(super) fn uncounted(&self) -> Permit {
-        self.permit(0)
+        let now = time::now();
+        (now < until).then(|| self.refusal(Some(until.saturating_since(now))))
     }
 
     #[inline]
-    fn permit(&self, word: u64) -> Permit {
-        Permit { circuit: self.clone(), word, started: 0, slot: None }
-    }
-
-    #[inline]
-    fn not_passing(&self, word: u64) -> Answer {
-        let state = &*self.0;
-        if word & OPEN != 0 {
-            let until = Instant::from_nanos(state.until.load(Ordering::Relaxed));
-            if until == Instant::NEVER {
-                return Answer::Refused(state.refusal(None));
-            }
-            let now = time::now();
-            if now < until {
-                return Answer::Refused(state.refusal(Some(until.saturating_since(now))));
-            }
+    pub(super) fn refusal(&self, retry_after: Option<Duration>) -> Rejected {
+        let trip = word::decode(self.0.trip.load(Ordering::Relaxed));
+        let rejected = Rejected::new(self.events().name(), Reason::CircuitOpen(trip));
+        match retry_after {
+            Some(wait) => rejected.with_retry_after(wait),
+            None => rejected,
         }
-        self.ask()
     }
 
-    /// Asks the machine itself.
+    /// A step of the machine, with all that follows from it.
+    pub(super) fn step<R>(&self, decide: impl FnOnce(&mut Machine, &mut Transitions) -> R) -> R {
+        self.0.step(decide)
+    }
+
+    /// A call has ended.
     #[cold]
     #[inline(never)]
-    fn ask(&self) -> Answer {
-        let state = &*self.0;
-        let now = time::now();
-        let (admission, word, shadow) = state.step(|machine, transitions| {
-            machine.tick(now, transitions);
-            let admission = machine.admit();
-            (admission, word(machine), machine.mode() == CircuitMode::Shadow)
+    pub(super) fn settle(&self, admitted: Admitted, ending: Ending) {
+        let mut now = Now::when_asked();
+        let (current, generation) = self.step(|machine, transitions| {
+            let current = machine.settle(admitted, ending, &mut now, transitions);
+            (current, machine.generation())
         });
-        match admission {
-            Admission::Counted => Answer::Counted { word },
-            Admission::Probe => Answer::Probe(self.permit(word | PROBE)),
-            Admission::Refused { retry_at } => {
-                let rejected = state.refusal(retry_at.map(|at| at.saturating_since(now)));
-                if shadow { Answer::Shadowed { rejected, word } } else { Answer::Refused(rejected) }
-            }
+        if !current {
+            self.events().emit(|| EventKind::Stale {
+                admitted_in: admitted.generation,
+                generation,
+                outcome: match ending {
+                    Ending::Answered(outcome) => Some(outcome),
+                    Ending::Cancelled | Ending::Panicked => None,
+                },
+            });
         }
-    }
-
-    /// Reports a refusal that is being delivered.
-    #[inline]
-    pub(super) fn report(&self, rejected: &Rejected) {
-        self.0.events.emit(|| EventKind::Rejected { rejected, shadow: false });
     }
 
     // ----- a caller that waits -----
 
-    /// Whether a caller's waker is heard: from now on a trip wakes it.
+    /// Leaves a caller's waker, so that from now on a trip wakes it.
     pub(super) fn park(&self, place: &mut Option<Place>, waker: &Waker) {
-        let waker = Some(waker.clone());
-        let mut parked = self.0.parked.lock();
-        let old = match place {
-            Some(place) => std::mem::replace(&mut parked.wakers[place.index], waker),
-            None => {
-                let index = parked.free.pop().unwrap_or(parked.wakers.len());
-                if index == parked.wakers.len() {
-                    parked.wakers.push(waker);
-                } else {
-                    parked.wakers[index] = waker;
-                }
-                *place = Some(Place { circuit: self.clone(), index });
-                None
-            }
-        };
-        drop(parked);
-        drop(old);
+        let index = self.0.parked.enter(place.as_ref().map(|place| place.index), waker);
+        place.get_or_insert_with(|| Place { circuit: self.clone(), index });
     }
 
     /// When the passing of time alone will change the answer for a caller that waits.
@@ -296,7 +190,7 @@ impl Circuit {
     pub(super) fn set_mode(&self, mode: CircuitMode) {
         self.0.step(|machine, transitions| machine.set_mode(mode, transitions));
         // Between shadow and enforced the state stays, and yet callers that wait may be refused now.
-        self.0.wake_parked();
+        self.0.parked.wake_all();
     }
 
     pub(super) fn reset(&self) {
@@ -363,37 +257,21 @@ impl State {
             self.overdue_at.store(overdue_at, Ordering::Relaxed);
         }
         if let Some(trip) = machine.trip() {
-            self.trip.store(encode(trip), Ordering::Relaxed);
+            self.trip.store(word::encode(trip), Ordering::Relaxed);
         }
         if let Some(until) = machine.refuses_until() {
             self.until.store(until.as_nanos(), Ordering::Relaxed);
         }
-        let word = word(machine);
+        let word = word::of(machine);
         if self.word.load(Ordering::Relaxed) != word {
             self.word.store(word, Ordering::Release);
         }
-    }
-
-    /// Whether the circuit is closed and nothing suggests that it should not be.
-    #[inline]
-    fn is_passing(&self, word: u64) -> bool {
-        word & CLOSED != 0 && (word & TIMED == 0 || !self.is_overdue())
     }
 
     #[inline]
     fn is_overdue(&self) -> bool {
         let at = Instant::from_nanos(self.overdue_at.load(Ordering::Relaxed));
         at != Instant::NEVER && at <= time::now()
-    }
-
-    #[inline]
-    fn refusal(&self, retry_after: Option<Duration>) -> Rejected {
-        let trip = decode(self.trip.load(Ordering::Relaxed));
-        let rejected = Rejected::new(self.events.name(), Reason::CircuitOpen(trip));
-        match retry_after {
-            Some(wait) => rejected.with_retry_after(wait),
-            None => rejected,
-        }
     }
 
     #[cold]
@@ -405,7 +283,7 @@ impl State {
             self.events.emit(|| EventKind::Transition { from, to, generation, trip, open_for });
             self.tell_watch(to, generation);
             if to == CircuitState::Open {
-                self.wake_parked();
+                self.parked.wake_all();
             }
         }
     }
@@ -436,67 +314,6 @@ impl State {
             });
         }
     }
-
-    fn wake_parked(&self) {
-        let wakers: Vec<_> = self.parked.lock().wakers.iter_mut().filter_map(Option::take).collect();
-        wakers.into_iter().for_each(Waker::wake);
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn settle(&self, admitted: Admitted, ending: Ending) {
-        let mut now = Now::when_asked();
-        let (current, generation) = self.step(|machine, transitions| {
-            let current = machine.settle(admitted, ending, &mut now, transitions);
-            (current, machine.generation())
-        });
-        if !current {
-            self.events.emit(|| EventKind::Stale {
-                admitted_in: admitted.generation,
-                generation,
-                outcome: match ending {
-                    Ending::Answered(outcome) => Some(outcome),
-                    Ending::Cancelled | Ending::Panicked => None,
-                },
-            });
-        }
-    }
-}
-
-/// The machine in one word.
-#[inline]
-fn word(machine: &Machine) -> u64 {
-    let flag = |flag, on: bool| if on { flag } else { 0 };
-    flag(CLOSED, machine.is_closed())
-        | flag(QUIET, machine.is_quiet())
-        | flag(TIMED, machine.is_timed())
-        | flag(OPEN, machine.refuses_until().is_some())
-        | machine.generation() << GENERATION
-}
-
-fn encode(trip: Trip) -> u64 {
-    let (tag, value) = match trip {
-        Trip::Forced => (0, 0),
-        Trip::ConsecutiveFailures(n) => (1, n),
-        Trip::FailureRate(percent) => (2, u32::from(percent)),
-        Trip::SlowCallRate(percent) => (3, u32::from(percent)),
-        Trip::ProbesFailed => (4, 0),
-        Trip::ProbesTimedOut => (5, 0),
-    };
-    tag << 32 | u64::from(value)
-}
-
-#[inline]
-fn decode(bits: u64) -> Trip {
-    let value = bits as u32;
-    match bits >> 32 {
-        1 => Trip::ConsecutiveFailures(value),
-        2 => Trip::FailureRate(value as u8),
-        3 => Trip::SlowCallRate(value as u8),
-        4 => Trip::ProbesFailed,
-        5 => Trip::ProbesTimedOut,
-        _ => Trip::Forced,
-    }
 }
 
 /// Jitter differs between circuits and processes.
@@ -505,221 +322,8 @@ fn seed() -> u64 {
     RandomState::new().hash_one(0)
 }
 
-// ===== impl Permit =====
-
-impl Permit {
-    /// The call succeeded.
-    pub fn success(self) {
-        self.record(Outcome::Success);
-    }
-
-    /// The call failed.
-    pub fn failure(self) {
-        self.record(Outcome::TRANSIENT);
-    }
-
-    /// The call says nothing about the dependency.
-    pub fn ignore(self) {
-        self.record(Outcome::Ignored);
-    }
-
-    /// The call ended like this.
-    pub fn record(mut self, outcome: Outcome) {
-        self.settle(Ending::Answered(outcome));
-    }
-
-    /// Whether the call would still count.
-    pub(super) fn is_current(&self) -> bool {
-        self.circuit.word() >> GENERATION == self.word >> GENERATION
-    }
-
-    /// The call is pending: from here on its time runs, if anybody asks. Later polls change nothing.
-    #[inline]
-    pub(super) fn pending(&mut self) {
-        if self.word & TIMED != 0 && self.started == 0 {
-            self.start();
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn start(&mut self) {
-        let now = time::now();
-        self.started = now.as_nanos();
-        let generation = self.word >> GENERATION;
-        self.slot = self.circuit.0.step(|machine, _| machine.wait(generation, now));
-    }
-
-    #[inline]
-    pub(super) fn settle(&mut self, ending: Ending) {
-        let word = std::mem::take(&mut self.word);
-        let changes_nothing = word & QUIET != 0
-            && self.started == 0
-            && matches!(ending, Ending::Answered(Outcome::Success | Outcome::Permanent))
-            && self.circuit.word() == word;
-        if word != 0 && !changes_nothing {
-            self.settle_with(word, ending);
-        }
-    }
-
-    #[inline(never)]
-    fn settle_with(&self, word: u64, ending: Ending) {
-        let admitted = Admitted {
-            generation: word >> GENERATION,
-            probe: word & PROBE != 0,
-            pending: (self.started != 0).then(|| (Instant::from_nanos(self.started), self.slot)),
-        };
-        self.circuit.0.settle(admitted, ending);
-    }
-}
-
-impl Drop for Permit {
-    #[inline]
-    fn drop(&mut self) {
-        if self.word != 0 {
-            self.settle(Ending::Cancelled);
-        }
-    }
-}
-
-impl fmt::Debug for Permit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit")
-            .field("circuit", &self.circuit)
-            .field("generation", &(self.word >> GENERATION))
-            .field("probe", &(self.word & PROBE != 0))
-            .finish_non_exhaustive()
-    }
-}
-
-impl Drop for OnUnwind<'_> {
-    fn drop(&mut self) {
-        self.0.settle(Ending::Panicked);
-    }
-}
-
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut parked = self.circuit.0.parked.lock();
-        let waker = parked.wakers[self.index].take();
-        parked.free.push(self.index);
-        drop(parked);
-        drop(waker);
-    }
-}
-
-/// Every interleaving of admission, settlement and transition: `RUSTFLAGS="--cfg buttress_loom" cargo test --lib loom`.
-#[cfg(all(test, buttress_loom))]
-mod loom_models {
-    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-
-    use loom::{model, thread};
-
-    use super::*;
-
-    const BASE: CircuitBreakerSettings =
-        CircuitBreakerSettings::consecutive_failures(1).open_for(Duration::from_nanos(1));
-
-    fn circuit(settings: CircuitBreakerSettings) -> Circuit {
-        Circuit::try_new(settings).unwrap()
-    }
-
-    fn half_open() -> Circuit {
-        let circuit = circuit(BASE.half_open_timeout(Duration::MAX));
-        circuit.admit().unwrap().failure();
-        while circuit.state() != CircuitState::HalfOpen {}
-        circuit
-    }
-
-    #[test]
-    fn no_failure_is_lost_whatever_else_goes_on() {
-        model(|| {
-            let circuit = circuit(CircuitBreakerSettings::consecutive_failures(2));
-            let fails = || {
-                let circuit = circuit.clone();
-                thread::spawn(move || circuit.admit().map(Permit::failure).is_ok())
-            };
-            let threads = [fails(), fails()];
-            let counted = threads.map(|thread| thread.join().unwrap());
-            assert_eq!(counted, [true, true]);
-            assert_eq!(circuit.snapshot().state, CircuitState::Open);
-        });
-    }
-
-    #[test]
-    fn a_success_that_skips_the_lock_hides_no_failure() {
-        model(|| {
-            let circuit = circuit(CircuitBreakerSettings::consecutive_failures(1));
-            let other = circuit.clone();
-            let succeeds = thread::spawn(move || {
-                if let Ok(permit) = other.admit() {
-                    permit.success();
-                }
-            });
-            circuit.admit().unwrap().failure();
-            succeeds.join().unwrap();
-            assert_eq!(circuit.snapshot().state, CircuitState::Open);
-        });
-    }
-
-    #[test]
-    fn never_more_probes_than_places_and_every_place_comes_back() {
-        model(|| {
-            let circuit = half_open();
-            let out = Arc::new(AtomicUsize::new(0));
-            let probe = || {
-                let (circuit, out) = (circuit.clone(), Arc::clone(&out));
-                thread::spawn(move || {
-                    if let Ok(permit) = circuit.admit() {
-                        assert_eq!(out.fetch_add(1, SeqCst), 0, "one place");
-                        thread::yield_now();
-                        out.fetch_sub(1, SeqCst);
-                        drop(permit);
-                    }
-                })
-            };
-            let threads = [probe(), probe()];
-            threads.into_iter().for_each(|thread| thread.join().unwrap());
-            assert_eq!(circuit.snapshot().probes_in_flight, 0);
-        });
-    }
-
-    #[test]
-    fn a_probe_that_ends_while_the_circuit_is_reset_changes_nothing_after_it() {
-        model(|| {
-            let circuit = half_open();
-            let permit = circuit.admit().unwrap();
-            let fails = thread::spawn(move || permit.failure());
-            circuit.reset();
-            let reset = circuit.snapshot();
-            fails.join().unwrap();
-            let after = circuit.snapshot();
-            assert_eq!((after.state, after.generation), (CircuitState::Closed, reset.generation));
-            assert_eq!((after.consecutive_failures, after.probes_in_flight), (0, 0));
-        });
-    }
-
-    #[test]
-    fn a_caller_that_parks_while_the_circuit_trips_is_woken_or_sees_it() {
-        struct Wakes(AtomicUsize);
-        impl std::task::Wake for Wakes {
-            fn wake(self: Arc<Self>) {
-                self.0.fetch_add(1, SeqCst);
-            }
-        }
-        model(|| {
-            let circuit = circuit(CircuitBreakerSettings::consecutive_failures(1));
-            let permit = circuit.admit().unwrap();
-            let trips = thread::spawn(move || permit.failure());
-            let wakes = Arc::new(Wakes(AtomicUsize::new(0)));
-            let mut place = None;
-            let word = circuit.word();
-            let passes = word & CLOSED != 0;
-            circuit.park(&mut place, &Waker::from(Arc::clone(&wakes)));
-            let sees = !passes || circuit.word() != word;
-            trips.join().unwrap();
-            assert!(sees || wakes.0.load(SeqCst) == 1, "parked for ever");
-            drop(place);
-        });
+        self.circuit.0.parked.leave(self.index);
     }
 }
