@@ -11,9 +11,9 @@
 #[path = "../../harness/mod.rs"]
 mod harness;
 
-use std::{future::ready, hint::black_box, rc::Rc, time::Duration};
+use std::{future::ready, rc::Rc, sync::Arc, time::Duration};
 
-use buttress::circuit_breaker::{CircuitBreakerLayer, CircuitBreakerSettings, Window};
+use buttress::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer, CircuitBreakerSettings, Window};
 use circuitbreaker_rs as cbrs;
 use failsafe::{backoff, failure_policy};
 use recloser::{AsyncRecloser, Recloser};
@@ -23,7 +23,7 @@ use tower_resilience_circuitbreaker as tr;
 
 use harness::{
     Batch, Bench, Bound, Case,
-    drive::{PendingOnce, awaited, by_hand, clones_by_hand, futures_awaited, futures_by_hand, plain},
+    drive::{PendingOnce, awaited, by_hand, clones_by_hand, futures_awaited, futures_by_hand, one_by_hand, plain},
 };
 
 /// Long enough for a circuit to stay what it is.
@@ -99,7 +99,7 @@ fn last_100_calls(bench: &mut Bench) {
 
     // Its builder's defaults, but for the wait.
     let recloser = || Recloser::custom().error_rate(0.5).closed_len(100).half_open_len(10).open_wait(HOUR).build();
-    let breaker = std::sync::Arc::new(recloser());
+    let breaker = Arc::new(recloser());
     let shared = breaker.clone();
     bench.case("recloser call", move |calls| plain(calls, |n| breaker.call(|| Ok::<u64, Down>(n)))).on_two_threads(|| {
         let breaker = shared.clone();
@@ -246,28 +246,115 @@ fn pending_once(bench: &mut Bench, runtime: &Rc<Runtime>) {
     bench.gate("pending once, last 100 calls: of the bare service", on_calls, floor, Bound::AtMost(1.1));
 }
 
-/// Not a time, but why one may be short: a window that forgets nothing is no window.
+/// Not a time, but what one may have been saved on: a window that forgets nothing is none.
 fn failures_to_open(bench: &mut Bench) {
-    const SUCCESSES: u64 = 10_000;
     let layer = CircuitBreakerLayer::new(CircuitBreakerSettings::failure_rate(0.5).window(Window::Calls(100)));
-    let handle = layer.handle();
-    let mut service = layer.layer(service_fn(|n| ready(fails_from(SUCCESSES, n).map_err(buttress::Error::Service))));
-    let buttress = calls_until(SUCCESSES, |n| {
-        one_by_hand(&mut service, n);
-        handle.snapshot().time_to_half_open.is_some()
-    });
+    let mut service = layer.layer(service_fn(|n| ready(late_failures(n).map_err(buttress::Error::Service))));
+    failures_before_refusal(bench, "buttress", |n| matches!(one_by_hand(&mut service, n), Err(buttress::Error::Rejected(_))));
 
     let breaker = Recloser::custom().error_rate(0.5).closed_len(100).build();
-    let recloser =
-        calls_until(SUCCESSES, |n| matches!(breaker.call(|| fails_from(SUCCESSES, n)), Err(recloser::Error::Rejected)));
-
-    let mut service = tower_resilience_on_rate().layer(service_fn(|n| ready(fails_from(SUCCESSES, n))));
-    let tower_resilience = calls_until(SUCCESSES, |n| {
-        one_by_hand(&mut service, n);
-        service.is_open()
+    failures_before_refusal(bench, "recloser", |n| {
+        matches!(breaker.call(|| late_failures(n)), Err(recloser::Error::Rejected))
     });
 
-    for (name, failures) in [("buttress", buttress), ("recloser", recloser), ("tower-resilience", tower_resilience)] {
-        bench.remark(&format!("failures that open 50 % of the last 100 calls after 10,000 successes, {name}"), failures);
-    }
+    let mut service = tower_resilience_on_rate().layer(service_fn(|n| ready(late_failures(n))));
+    failures_before_refusal(bench, "tower-resilience", |n| {
+        matches!(one_by_hand(&mut service, n), Err(tr::CircuitBreakerError::OpenCircuit))
+    });
+}
+
+const SUCCESSES: u64 = 10_000;
+
+fn late_failures(n: u64) -> Result<u64, Down> {
+    if n < SUCCESSES { Ok(n) } else { Err(Down) }
+}
+
+fn failures_before_refusal(bench: &mut Bench, name: &str, mut is_refused: impl FnMut(u64) -> bool) {
+    let calls = (0..).find(|n| is_refused(*n)).expect("it opens in the end");
+    let name = format!("{name}: failures that open 50 % of 100 calls after 10,000 successes");
+    bench.remark(&name, calls - SUCCESSES);
+}
+
+// ===== the services and breakers =====
+
+/// What is called, without a breaker.
+fn client() -> impl Service<u64, Response = u64, Error = Down, Future: Send> + Clone + Send + 'static {
+    service_fn(|n| ready(Ok(n)))
+}
+
+/// Our breaker around the same, with its error wrapped: ours answers with the inner service's error, so that must have a place for a refusal.
+fn ours(
+    settings: CircuitBreakerSettings,
+) -> CircuitBreaker<impl Service<u64, Response = u64, Error = buttress::Error<Down>, Future: Send> + Clone + Send + 'static> {
+    CircuitBreakerLayer::new(settings).layer(service_fn(|n| ready(Ok(n))))
+}
+
+fn seldom_fails(n: u64) -> Result<u64, Down> {
+    if n % 20 == 0 { Err(Down) } else { Ok(n) }
+}
+
+type OnRun = failsafe::StateMachine<failure_policy::ConsecutiveFailures<backoff::Constant>, ()>;
+
+fn failsafe_on_run() -> OnRun {
+    failsafe::Config::new().failure_policy(failure_policy::consecutive_failures(5, backoff::constant(HOUR))).build()
+}
+
+#[inline]
+fn failsafe_call(breaker: &OnRun, n: u64) -> Result<u64, failsafe::Error<Down>> {
+    failsafe::CircuitBreaker::call(breaker, || Ok(n))
+}
+
+/// As its docs begin, and without the trip on a run, which the others have not got in this section.
+fn circuitbreaker_rs() -> cbrs::CircuitBreaker<cbrs::DefaultPolicy, Down> {
+    cbrs::BreakerBuilder::new()
+        .failure_threshold(0.5)
+        .min_throughput(100)
+        .consecutive_failures(u64::MAX)
+        .cooldown(HOUR)
+        .build()
+}
+
+fn tower_resilience_on_rate() -> tr::CircuitBreakerLayer {
+    tr::CircuitBreakerLayer::builder()
+        .failure_rate_threshold(0.5)
+        .sliding_window_size(100)
+        .minimum_number_of_calls(100)
+        .build()
+        .expect("a layer")
+}
+
+// ===== the ways to use them =====
+
+fn long_lived<'a, S>(bench: &'a mut Bench, name: &str, service: &S) -> &'a mut Case
+where
+    S: Service<u64> + Clone + 'static,
+{
+    let mut service = service.clone();
+    bench.case(name, move |calls| by_hand(&mut service, calls))
+}
+
+fn a_clone_per_call<'a, S>(bench: &'a mut Bench, name: &str, service: &S) -> &'a mut Case
+where
+    S: Service<u64> + Clone + 'static,
+{
+    let service = service.clone();
+    bench.case(name, move |calls| clones_by_hand(&service, calls))
+}
+
+fn in_runtime<'a, S>(bench: &'a mut Bench, runtime: &Rc<Runtime>, name: &str, service: &S) -> &'a mut Case
+where
+    S: Service<u64> + Clone + 'static,
+{
+    let (mut service, runtime) = (service.clone(), Rc::clone(runtime));
+    bench.case(name, move |calls| runtime.block_on(awaited(&mut service, calls)))
+}
+
+fn batch_of<S: Service<u64> + Clone + Send + 'static>(service: &S) -> Batch {
+    let mut service = service.clone();
+    Box::new(move |calls| by_hand(&mut service, calls))
+}
+
+fn batch_of_clones<S: Service<u64> + Clone + Send + 'static>(service: &S) -> Batch {
+    let service = service.clone();
+    Box::new(move |calls| clones_by_hand(&service, calls))
 }
