@@ -12,26 +12,33 @@ use tower::{Service, ServiceExt};
 /// One long-lived service, polled by hand: nothing but the service is measured. For answers that are ready at once.
 pub(crate) fn by_hand<S: Service<u64>>(service: &mut S, calls: u64) {
     for n in 0..calls {
-        black_box(&one_by_hand(service, n));
+        one_by_hand(service, n, |answer| {
+            black_box(answer);
+        });
     }
 }
 
 /// A clone per call, as hyper-util, axum and `oneshot` make it.
 pub(crate) fn clones_by_hand<S: Service<u64> + Clone>(service: &S, calls: u64) {
     for n in 0..calls {
-        black_box(&one_by_hand(&mut black_box(service).clone(), n));
+        one_by_hand(&mut black_box(service).clone(), n, |answer| {
+            black_box(answer);
+        });
     }
 }
 
 /// One call, whose answer is ready at once: only where two threads meet in a peer's async lock is it polled again.
 #[inline(always)]
-pub(crate) fn one_by_hand<S: Service<u64>>(service: &mut S, n: u64) -> Result<S::Response, S::Error> {
+pub(crate) fn one_by_hand<S, T>(service: &mut S, n: u64, look: impl Fn(&Result<S::Response, S::Error>) -> T) -> T
+where
+    S: Service<u64>,
+{
     let cx = &mut Context::from_waker(Waker::noop());
     assert!(matches!(service.poll_ready(cx), Poll::Ready(Ok(()))), "it is ready");
     let mut future = pin!(service.call(black_box(n)));
     loop {
-        if let Poll::Ready(answer) = future.as_mut().poll(cx) {
-            return answer;
+        if let Poll::Ready(answer) = &future.as_mut().poll(cx) {
+            return look(answer);
         }
     }
 }

@@ -494,3 +494,45 @@ impl Machine {
         }
     }
 }
+
+#[cfg(all(test, not(buttress_loom)))]
+mod tests {
+    use super::*;
+    use crate::circuit_breaker::{CircuitBreakerSettings, Window};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn at(seconds: u64) -> Instant {
+        Instant::from_nanos((1 << 62) + seconds * 1_000_000_000)
+    }
+
+    /// tower_633, hyper_2746, moka_119, governor_299: no panic, no early half-open, no circuit that stays open for good.
+    #[test]
+    fn tower_633_a_clock_that_steps_back_an_hour_only_waits() {
+        let settings = CircuitBreakerSettings::failure_rate(1.0)
+            .window(Window::Time(10 * SECOND))
+            .minimum_calls(1)
+            .slow_calls(SECOND)
+            .open_for(60 * SECOND);
+        let mut machine = Machine::new(settings.check().unwrap(), 0);
+        let mut transitions = Transitions::default();
+        let (now, back) = (at(3_600), at(0));
+        let pending = machine.wait(1, now);
+        let call = Admitted { generation: 1, probe: false, pending: Some((now, pending)) };
+        machine.tick(back, &mut transitions);
+        assert!(transitions.is_empty(), "nothing is overdue");
+        machine.settle(call, Ending::Answered(Outcome::TRANSIENT), &mut back.into(), &mut transitions);
+        assert_eq!(machine.state(), CircuitState::Open);
+        // Opened at the earlier reading; from then on time is what passes.
+        for (seconds, state) in [(0, CircuitState::Open), (59, CircuitState::Open), (60, CircuitState::HalfOpen)] {
+            machine.tick(at(seconds), &mut Transitions::default());
+            assert_eq!(machine.state(), state, "{seconds}");
+        }
+        let probe = Admitted { generation: machine.generation(), probe: true, pending: None };
+        assert_eq!(machine.admit(), Admission::Probe);
+        machine.tick(back, &mut Transitions::default());
+        assert_eq!(machine.state(), CircuitState::HalfOpen);
+        machine.settle(probe, Ending::Answered(Outcome::Success), &mut back.into(), &mut Transitions::default());
+        assert_eq!(machine.snapshot(back).probes_succeeded, 1);
+    }
+}

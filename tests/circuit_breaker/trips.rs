@@ -374,3 +374,16 @@ async fn a_time_out_of_the_attempt_is_a_failure_and_a_refusal_from_inside_is_not
         assert_eq!(layer.handle().snapshot().consecutive_failures, run, "{reason:?}");
     }
 }
+
+/// gobreaker_91: a herd that was let in before the trip cannot be called back, but it cannot prolong the trouble either.
+#[tokio::test(start_paused = true)]
+async fn gobreaker_91_a_herd_that_began_before_the_trip_changes_nothing_after_it() {
+    let rig = Rig::new(Settings::new().open_for(SECOND));
+    let herd: Vec<_> = (0..100).map(|_| rig.handle.try_acquire().unwrap()).collect();
+    herd.into_iter().for_each(buttress::circuit_breaker::Permit::failure);
+    let log = rig.log();
+    assert_eq!((log.len(), log[0].as_str()), (96, "closed -> open #2 (5 consecutive failures)"));
+    assert!(log[1..].iter().all(|line| line == "stale #1 in #2"));
+    pass(SECOND).await;
+    assert_eq!(rig.state(), CircuitState::HalfOpen);
+}

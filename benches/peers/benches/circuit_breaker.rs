@@ -250,7 +250,9 @@ fn pending_once(bench: &mut Bench, runtime: &Rc<Runtime>) {
 fn failures_to_open(bench: &mut Bench) {
     let layer = CircuitBreakerLayer::new(CircuitBreakerSettings::failure_rate(0.5).window(Window::Calls(100)));
     let mut service = layer.layer(service_fn(|n| ready(late_failures(n).map_err(buttress::Error::Service))));
-    failures_before_refusal(bench, "buttress", |n| matches!(one_by_hand(&mut service, n), Err(buttress::Error::Rejected(_))));
+    failures_before_refusal(bench, "buttress", |n| {
+        one_by_hand(&mut service, n, |answer| matches!(answer, Err(buttress::Error::Rejected(_))))
+    });
 
     let breaker = Recloser::custom().error_rate(0.5).closed_len(100).build();
     failures_before_refusal(bench, "recloser", |n| {
@@ -259,7 +261,7 @@ fn failures_to_open(bench: &mut Bench) {
 
     let mut service = tower_resilience_on_rate().layer(service_fn(|n| ready(late_failures(n))));
     failures_before_refusal(bench, "tower-resilience", |n| {
-        matches!(one_by_hand(&mut service, n), Err(tr::CircuitBreakerError::OpenCircuit))
+        one_by_hand(&mut service, n, |answer| matches!(answer, Err(tr::CircuitBreakerError::OpenCircuit)))
     });
 }
 
