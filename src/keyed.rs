@@ -148,7 +148,7 @@ impl Hasher for AsItIs {
     }
 }
 
-#[cfg(all(test, not(buttress_loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::{

@@ -58,7 +58,7 @@ fn src() -> PathBuf {
 /// The code of a file without its tests and comments.
 fn code(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap();
-    let code = text.split("#[cfg(test)]\nmod").next().unwrap().split("#[cfg(all(test").next().unwrap();
+    let code = text.split("#[cfg(test)]\nmod").next().unwrap();
     code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
@@ -120,7 +120,7 @@ fn every_file_of_a_pattern_imports_only_files_above_it() {
     let folder = src().join("circuit_breaker");
     for path in files(&folder) {
         let file = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        if file == "mod" || file == "model" {
+        if ["mod", "model", "loom_models"].contains(&file.as_str()) {
             continue;
         }
         let rank = |name: &str| CIRCUIT_BREAKER.iter().position(|known| *known == name);

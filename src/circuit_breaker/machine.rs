@@ -115,7 +115,7 @@ impl Machine {
                 || (self.consecutive.run() == 0 && self.window.as_ref().is_none_or(Counts::is_quiet)))
     }
 
-    #[cfg(all(test, not(buttress_loom)))]
+    #[cfg(test)]
     pub(super) const fn has_window(&self) -> bool {
         self.window.is_some()
     }
@@ -495,7 +495,7 @@ impl Machine {
     }
 }
 
-#[cfg(all(test, not(buttress_loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::circuit_breaker::{CircuitBreakerSettings, Window};

@@ -179,8 +179,10 @@ mod handle;
 mod in_flight;
 mod keyed;
 mod layer;
+#[cfg(all(test, buttress_loom))]
+mod loom_models;
 mod machine;
-#[cfg(all(test, not(buttress_loom)))]
+#[cfg(test)]
 mod model;
 mod parked;
 mod permit;
