@@ -19,7 +19,10 @@ use tower::{Layer, Service, limit::ConcurrencyLimit, load_shed::LoadShed, servic
 
 use harness::{
     Batch, Bench, Bound, Case, CaseId,
-    drive::{PendingOnce, awaited, by_hand, clones_awaited, clones_by_hand},
+    drive::{
+        PendingOnce, awaited, batch_awaited, batch_by_hand, batch_of_clones_awaited, batch_of_clones_by_hand, by_hand,
+        clones_awaited, clones_by_hand,
+    },
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -187,12 +190,12 @@ impl Use {
         S: Service<u64, Future: Send> + Clone + Send + 'static,
     {
         move || {
-            let mut service = service.clone();
+            let service = service.clone();
             match (self.runtime.is_some().then(runtime), self.a_clone_per_call) {
-                (None, false) => Box::new(move |calls| by_hand(&mut service, calls)),
-                (None, true) => Box::new(move |calls| clones_by_hand(&service, calls)),
-                (Some(runtime), false) => Box::new(move |calls| runtime.block_on(awaited(&mut service, calls))),
-                (Some(runtime), true) => Box::new(move |calls| runtime.block_on(clones_awaited(&service, calls))),
+                (None, false) => batch_by_hand(service),
+                (None, true) => batch_of_clones_by_hand(service),
+                (Some(runtime), false) => batch_awaited(runtime, service),
+                (Some(runtime), true) => batch_of_clones_awaited(runtime, service),
             }
         }
     }
@@ -207,7 +210,7 @@ fn never_fails(n: u64) -> Answer {
 }
 
 fn seldom_fails(n: u64) -> Answer {
-    if n % 20 == 0 { Err(Error::Service(Down)) } else { Ok(n) }
+    if n.is_multiple_of(20) { Err(Error::Service(Down)) } else { Ok(n) }
 }
 
 fn always_fails(_: u64) -> Answer {

@@ -170,7 +170,7 @@ impl Events {
     }
 
     #[inline]
-    fn is_heard(&self) -> bool {
+    pub(crate) fn is_heard(&self) -> bool {
         let heard = self.heard.load(Ordering::Acquire);
         #[cfg(feature = "metrics")]
         let heard = heard || metrics::is_recorded();

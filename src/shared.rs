@@ -1,8 +1,7 @@
 //! [`Shared<T>`]: an `Arc<T>` whose count is striped by thread.
 //!
-//! Every call holds what it must give back to, so every call counts a reference up and down. When two threads do that on one word, it
-//! costs ten times what the word alone does, and the healthiest breaker stops scaling at its own reference count. Here a clone counts on
-//! the stripe of the thread that makes it.
+//! hyper, axum and `oneshot` clone a service for each call, and each clone counts a reference up and down. When two threads do that on one
+//! word, it costs ten times what the word alone does. Here a clone counts on the stripe of the thread that makes it.
 //!
 //! ```text
 //! Shared ──> Stripe (thread 0) ──> T

@@ -1,14 +1,18 @@
 //! Locks and atomics, as std has them or as loom models them (`--cfg buttress_loom`).
 
 #[cfg(not(buttress_loom))]
-pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex as Inner;
 #[cfg(not(buttress_loom))]
-use std::sync::{Mutex as Inner, MutexGuard};
+pub(crate) use std::sync::MutexGuard;
+#[cfg(not(buttress_loom))]
+pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
 
 #[cfg(buttress_loom)]
-pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
+use loom::sync::Mutex as Inner;
 #[cfg(buttress_loom)]
-use loom::sync::{Mutex as Inner, MutexGuard};
+pub(crate) use loom::sync::MutexGuard;
+#[cfg(buttress_loom)]
+pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
 
 use std::sync::PoisonError;
 

@@ -42,17 +42,27 @@ pub(crate) const fn nanos(length: Duration) -> u64 {
     length.as_secs().saturating_mul(1_000_000_000).saturating_add(length.subsec_nanos() as u64)
 }
 
-#[cfg(not(feature = "quanta"))]
-use tokio::time::Instant as Reading;
-
-#[cfg(feature = "quanta")]
-use quanta::Instant as Reading;
-
 /// Reads the clock.
+#[cfg(feature = "quanta")]
 #[inline]
 pub(crate) fn now() -> Instant {
-    static FIRST: OnceLock<Reading> = OnceLock::new();
-    let now = Reading::now();
+    static CLOCK: OnceLock<(quanta::Clock, u64)> = OnceLock::new();
+    let (clock, first) = CLOCK.get_or_init(|| {
+        let clock = quanta::Clock::new();
+        let first = clock.raw();
+        (clock, first)
+    });
+    let now = clock.raw();
+    // A reading before the first one: another core's counter may stand behind.
+    Instant(LEAD.saturating_add(clock.delta_as_nanos(*first, now)).saturating_sub(clock.delta_as_nanos(now, *first)))
+}
+
+/// Reads the clock.
+#[cfg(not(feature = "quanta"))]
+#[inline]
+pub(crate) fn now() -> Instant {
+    static FIRST: OnceLock<tokio::time::Instant> = OnceLock::new();
+    let now = tokio::time::Instant::now();
     let first = *FIRST.get_or_init(|| now);
     Instant(if now >= first {
         LEAD.saturating_add(nanos(now.saturating_duration_since(first)))

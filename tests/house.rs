@@ -15,7 +15,7 @@ const PATTERNS: [&str; 9] =
 const LEAVES: [&str; 2] = ["health", "stack"];
 
 /// The files of a pattern folder, in the order in which they may import one another.
-const CIRCUIT_BREAKER: [&str; 20] = [
+const CIRCUIT_BREAKER: [&str; 21] = [
     "tally",
     "consecutive",
     "ring",
@@ -29,6 +29,7 @@ const CIRCUIT_BREAKER: [&str; 20] = [
     "machine",
     "word",
     "parked",
+    "place",
     "state",
     "permit",
     "handle",

@@ -2,12 +2,16 @@
 //! `black_box`, the answer by reference, because moving it there would be measured too.
 
 use std::{
+    future::poll_fn,
     hint::black_box,
     pin::{Pin, pin},
     task::{Context, Poll, Waker},
 };
 
+use tokio::runtime::Runtime;
 use tower::{Service, ServiceExt};
+
+use super::Batch;
 
 /// One long-lived service, polled by hand: nothing but the service is measured. For answers that are ready at once.
 pub(crate) fn by_hand<S: Service<u64>>(service: &mut S, calls: u64) {
@@ -63,10 +67,9 @@ pub(crate) fn plain<T>(calls: u64, mut call: impl FnMut(u64) -> T) {
 /// One long-lived service, awaited: for answers that are pending first.
 pub(crate) async fn awaited<S: Service<u64>>(service: &mut S, calls: u64) {
     for n in 0..calls {
-        let answer = match service.ready().await {
-            Ok(service) => service.call(black_box(n)).await,
-            Err(error) => Err(error),
-        };
+        // As tower's `Oneshot` and `Buffer` do it. `ServiceExt::ready` would move an error about, whose size is not what is measured.
+        assert!(poll_fn(|cx| service.poll_ready(cx)).await.is_ok(), "it becomes ready");
+        let answer = service.call(black_box(n)).await;
         black_box(&answer);
     }
 }
@@ -85,6 +88,46 @@ pub(crate) async fn futures_awaited<F: Future>(calls: u64, mut call: impl FnMut(
         let answer = call(black_box(n)).await;
         black_box(&answer);
     }
+}
+
+/// A service on cache lines of its own: it writes into itself, and those of two threads are made side by side.
+#[repr(align(128))]
+struct Apart<S>(S);
+
+/// [`by_hand`] on a service of its own, for a thread of its own.
+pub(crate) fn batch_by_hand<S: Service<u64> + Send + 'static>(service: S) -> Batch {
+    let mut service = Apart(service);
+    Box::new(move |calls| {
+        let Apart(service) = &mut service;
+        by_hand(service, calls);
+    })
+}
+
+/// [`clones_by_hand`] of a service of its own, for a thread of its own.
+pub(crate) fn batch_of_clones_by_hand<S: Service<u64> + Clone + Send + 'static>(service: S) -> Batch {
+    let service = Apart(service);
+    Box::new(move |calls| {
+        let Apart(service) = &service;
+        clones_by_hand(service, calls);
+    })
+}
+
+/// [`awaited`] on a service and in a runtime of its own.
+pub(crate) fn batch_awaited<S: Service<u64> + Send + 'static>(runtime: Runtime, service: S) -> Batch {
+    let mut service = Apart(service);
+    Box::new(move |calls| {
+        let Apart(service) = &mut service;
+        runtime.block_on(awaited(service, calls));
+    })
+}
+
+/// [`clones_awaited`] of a service and in a runtime of its own.
+pub(crate) fn batch_of_clones_awaited<S: Service<u64> + Clone + Send + 'static>(runtime: Runtime, service: S) -> Batch {
+    let service = Apart(service);
+    Box::new(move |calls| {
+        let Apart(service) = &service;
+        runtime.block_on(clones_awaited(service, calls));
+    })
 }
 
 /// An answer that is pending when it is first polled, and wakes its task at once.

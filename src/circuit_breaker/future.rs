@@ -3,7 +3,7 @@
 use std::{
     fmt, mem,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use pin_project_lite::pin_project;
@@ -11,11 +11,9 @@ use pin_project_lite::pin_project;
 use super::{
     permit::{OnUnwind, Permit},
     step::Ending,
+    word::Refused,
 };
-use crate::{
-    error::{CanReject, Rejected},
-    outcome::Classify,
-};
+use crate::{error::CanReject, outcome::Classify};
 
 pin_project! {
     /// The answer of a [`CircuitBreaker`](super::CircuitBreaker).
@@ -35,8 +33,8 @@ pin_project! {
             inner: F,
             permit: Permit,
         },
-        Rejected {
-            rejected: Rejected,
+        Refused {
+            refused: Refused,
         },
     }
 }
@@ -48,8 +46,8 @@ impl<F, C> ResponseFuture<F, C> {
     }
 
     #[inline]
-    pub(super) const fn rejected(rejected: Rejected, classify: C) -> Self {
-        Self { kind: Kind::Rejected { rejected }, classify }
+    pub(super) const fn refused(refused: Refused, classify: C) -> Self {
+        Self { kind: Kind::Refused { refused }, classify }
     }
 }
 
@@ -69,14 +67,23 @@ where
                 let on_unwind = OnUnwind(permit);
                 let polled = inner.poll(cx);
                 mem::forget(on_unwind);
-                if polled.is_pending() {
-                    permit.pending();
+                // Each arm owns its part: a reference to the whole would keep the whole in memory, and move it there and back.
+                match polled {
+                    Poll::Pending => {
+                        permit.pending();
+                        Poll::Pending
+                    }
+                    Poll::Ready(Ok(response)) => {
+                        permit.settle(Ending::Answered(this.classify.classify(Ok(&response))));
+                        Poll::Ready(Ok(response))
+                    }
+                    Poll::Ready(Err(error)) => {
+                        permit.settle(Ending::Answered(this.classify.classify(Err(&error))));
+                        Poll::Ready(Err(error))
+                    }
                 }
-                let result = ready!(polled);
-                permit.settle(Ending::Answered(this.classify.classify(result.as_ref())));
-                Poll::Ready(result)
             }
-            KindProj::Rejected { rejected } => Poll::Ready(Err(E::reject(*rejected))),
+            KindProj::Refused { refused } => Poll::Ready(Err(E::reject(refused.rejected()))),
         }
     }
 }

@@ -76,7 +76,7 @@ impl CircuitBreakerHandle {
     ///
     /// Dropping the permit means that the call was cancelled.
     pub fn try_acquire(&self) -> Result<Permit, Rejected> {
-        let mut permit = self.circuit.admit().inspect_err(|rejected| self.circuit.report(rejected))?;
+        let mut permit = self.circuit.admit().map_err(|refusal| self.circuit.refuse(refusal).rejected())?;
         permit.pending();
         Ok(permit)
     }

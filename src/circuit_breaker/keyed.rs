@@ -4,10 +4,12 @@ use std::{
     fmt,
     hash::Hash,
     mem,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
+use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::{
@@ -16,9 +18,10 @@ use super::{
     permit::{OnUnwind, Permit},
     policy::{CircuitBreakerSettings, Limits},
     state::Circuit,
+    word::Refused,
 };
 use crate::{
-    error::{CanReject, ConfigError, Rejected},
+    error::{CanReject, ConfigError},
     event::{Event, EventKind, Events},
     keyed::Keyed,
     late::Late,
@@ -59,6 +62,30 @@ struct Circuits<K> {
     none: Circuit,
 }
 
+pin_project! {
+    /// A call to the inner service, and the circuit that must not be forgotten before it is over: its permit does not keep it.
+    pub struct InUse<F> {
+        #[pin]
+        inner: F,
+        _circuit: Circuit,
+    }
+}
+
+impl<F: Future> Future for InUse<F> {
+    type Output = F::Output;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.project().inner.poll(cx)
+    }
+}
+
+impl<F> fmt::Debug for InUse<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InUse").finish_non_exhaustive()
+    }
+}
+
 // ===== impl Circuits =====
 
 impl<K: Hash + Eq> Circuits<K> {
@@ -76,12 +103,15 @@ impl<K: Hash + Eq> Circuits<K> {
         )
     }
 
-    fn admit(&self, key: K) -> Result<Permit, Rejected> {
+    fn admit(&self, key: K) -> Result<(Permit, Circuit), Refused> {
         match self.get_or_insert(key) {
-            Some(circuit) => circuit.admit(),
+            Some(circuit) => match circuit.admit() {
+                Ok(permit) => Ok((permit, circuit)),
+                Err(refusal) => Err(circuit.refuse(refusal)),
+            },
             None => {
                 self.events.emit(|| EventKind::KeysExhausted { max_keys: self.map.max_keys() });
-                Ok(self.none.uncounted())
+                Ok((self.none.uncounted(), self.none.clone()))
             }
         }
     }
@@ -190,7 +220,7 @@ where
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = ResponseFuture<<Late<S> as Service<Req>>::Future, C>;
+    type Future = ResponseFuture<InUse<<Late<S> as Service<Req>>::Future>, C>;
 
     /// Always ready: which circuit decides is in the request, so the inner readiness is the future's business.
     #[inline]
@@ -200,16 +230,13 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         match self.circuits.admit((self.key)(&request)) {
-            Ok(mut permit) => {
+            Ok((mut permit, circuit)) => {
                 let on_unwind = OnUnwind(&mut permit);
                 let inner = self.inner.call(request);
                 mem::forget(on_unwind);
-                ResponseFuture::called(inner, permit, self.classify.clone())
+                ResponseFuture::called(InUse { inner, _circuit: circuit }, permit, self.classify.clone())
             }
-            Err(rejected) => {
-                self.circuits.none.report(&rejected);
-                ResponseFuture::rejected(rejected, self.classify.clone())
-            }
+            Err(refused) => ResponseFuture::refused(refused, self.classify.clone()),
         }
     }
 }

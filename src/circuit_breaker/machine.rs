@@ -302,6 +302,10 @@ impl Machine {
         if self.limits.consecutive.is_some_and(|n| run >= n) {
             return Some(Trip::ConsecutiveFailures(run));
         }
+        // Of good calls no rate opens anything: most calls need not know it.
+        if self.in_flight.overdue() == 0 && self.window.as_ref()?.is_good() {
+            return None;
+        }
         self.window.as_ref()?;
         let tally = self.tally(now);
         if tally.calls < self.limits.minimum_calls {

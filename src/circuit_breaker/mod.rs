@@ -157,7 +157,8 @@
 //!
 //! # Clone
 //!
-//! The circuit is made by the layer. Its clones, the services they build, the clones of these and every handle share it. Readiness, and the
+//! The circuit is made by the layer. Its clones, the services they build, the clones of these and every handle share it, and keep it: a call
+//! that is under way when the last of them is dropped has nothing left to count for. Readiness, and the
 //! place of a probe that comes with it, stays with the instance that was polled.
 //!
 //! # Cancel safety
@@ -186,6 +187,7 @@ mod machine;
 mod model;
 mod parked;
 mod permit;
+mod place;
 mod policy;
 mod probes;
 mod ring;

@@ -4,24 +4,21 @@ use std::{fmt, mem};
 
 use super::{
     in_flight::Slot,
+    place::Place,
     snapshot::CircuitMode,
     state::Circuit,
-    step::{Admission, Admitted, Ending},
-    word::{self, GENERATION, PROBE, QUIET, TIMED},
+    step::{Admission, Ending},
+    word::{GENERATION, PROBE, QUIET, Refusal, Refused, TIMED},
 };
-use crate::{
-    error::Rejected,
-    event::EventKind,
-    outcome::Outcome,
-    time::{self, Instant},
-};
+use crate::{event::EventKind, outcome::Outcome, time};
 
 /// A call's place in a circuit: how it ends is what the circuit counts.
 ///
-/// Dropping it unsettled means that the call was cancelled.
+/// Dropping it unsettled means that the call was cancelled. It does not keep the circuit: once its layer, services and handles are gone, so
+/// is the circuit, and nothing is left to count for.
 #[must_use = "dropping a permit means that the call was cancelled"]
 pub struct Permit {
-    circuit: Circuit,
+    place: &'static Place,
     /// The circuit's word when the call was admitted, or 0 when it no longer counts.
     word: u64,
     /// When the call began to wait, in nanoseconds, or 0 when it has not or nobody asks.
@@ -37,7 +34,7 @@ pub(super) enum Gate {
     },
     /// The call has a probe's place already.
     Probe(Permit),
-    Refused(Rejected),
+    Refused(Refusal),
 }
 
 /// What the circuit answers when it is not simply closed.
@@ -46,10 +43,10 @@ enum Answer {
         word: u64,
     },
     Probe(Permit),
-    Refused(Rejected),
+    Refused(Refusal),
     /// In shadow mode: to be reported, and let through.
     Shadowed {
-        rejected: Rejected,
+        refusal: Refusal,
         word: u64,
     },
 }
@@ -60,16 +57,24 @@ pub(super) struct OnUnwind<'a>(pub(super) &'a mut Permit);
 // ===== impl Circuit =====
 
 impl Circuit {
-    /// Answers for `poll_ready`, where a probe takes its place and nobody else does.
+    /// Whether the circuit is simply closed.
     #[inline]
+    pub(super) fn is_passing(&self) -> bool {
+        self.place.is_passing(self.place.word())
+    }
+
+    /// The permit of a circuit that is simply closed.
+    #[inline]
+    pub(super) fn pass(&self) -> Option<Permit> {
+        let word = self.place.word();
+        self.place.is_passing(word).then(|| self.permit(word))
+    }
+
+    /// Answers for `poll_ready`, where a probe takes its place and nobody else does.
     pub(super) fn gate(&self) -> Gate {
-        let word = self.word();
-        if self.is_passing(word) {
-            return Gate::Pass { word };
-        }
-        match self.not_passing(word) {
+        match self.answer() {
             Answer::Probe(permit) => Gate::Probe(permit),
-            Answer::Refused(rejected) => Gate::Refused(rejected),
+            Answer::Refused(refusal) => Gate::Refused(refusal),
             // The permit is made, and the refusal that is none reported, with the call.
             Answer::Counted { word } | Answer::Shadowed { word, .. } => Gate::Pass { word },
         }
@@ -77,26 +82,40 @@ impl Circuit {
 
     /// Answers for `call`.
     #[inline]
-    pub(super) fn admit(&self) -> Result<Permit, Rejected> {
-        let word = self.word();
-        if self.is_passing(word) {
-            return Ok(self.permit(word));
+    pub(super) fn admit(&self) -> Result<Permit, Refusal> {
+        match self.pass() {
+            Some(permit) => Ok(permit),
+            None => self.admit_by_answer(),
         }
-        match self.not_passing(word) {
+    }
+
+    fn admit_by_answer(&self) -> Result<Permit, Refusal> {
+        match self.answer() {
             Answer::Probe(permit) => Ok(permit),
             Answer::Counted { word } => Ok(self.permit(word)),
-            Answer::Refused(rejected) => Err(rejected),
-            Answer::Shadowed { rejected, .. } => {
-                self.events().emit(|| EventKind::Rejected { rejected: &rejected, shadow: true });
+            Answer::Refused(refusal) => Err(refusal),
+            Answer::Shadowed { refusal, .. } => {
+                self.report(refusal, true);
                 Ok(self.uncounted())
             }
         }
     }
 
-    /// Reports a refusal that is being delivered.
+    /// Delivers a refusal, and reports it.
     #[inline]
-    pub(super) fn report(&self, rejected: &Rejected) {
-        self.events().emit(|| EventKind::Rejected { rejected, shadow: false });
+    pub(super) fn refuse(&self, refusal: Refusal) -> Refused {
+        let events = self.events();
+        if events.is_heard() {
+            self.report(refusal, false);
+        }
+        refusal.by(events.name())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn report(&self, refusal: Refusal, shadow: bool) {
+        let rejected = refusal.by(self.events().name()).rejected();
+        self.events().emit(|| EventKind::Rejected { rejected: &rejected, shadow });
     }
 
     /// A permit that counts nowhere.
@@ -106,13 +125,17 @@ impl Circuit {
 
     #[inline]
     fn permit(&self, word: u64) -> Permit {
-        Permit { circuit: self.clone(), word, started: 0, slot: None }
+        Permit { place: self.place, word, started: 0, slot: None }
     }
 
     #[inline]
-    fn not_passing(&self, word: u64) -> Answer {
-        match self.refuses(word) {
-            Some(rejected) => Answer::Refused(rejected),
+    fn answer(&self) -> Answer {
+        let word = self.place.word();
+        if self.place.is_passing(word) {
+            return Answer::Counted { word };
+        }
+        match self.place.refusal(word) {
+            Some(refusal) => Answer::Refused(refusal),
             None => self.ask(),
         }
     }
@@ -122,17 +145,16 @@ impl Circuit {
     #[inline(never)]
     fn ask(&self) -> Answer {
         let now = time::now();
-        let (admission, word, shadow) = self.step(|machine, transitions| {
+        let ((admission, shadow), word) = self.place.step_to_word(|machine, transitions| {
             machine.tick(now, transitions);
-            let admission = machine.admit();
-            (admission, word::of(machine), machine.mode() == CircuitMode::Shadow)
+            (machine.admit(), machine.mode() == CircuitMode::Shadow)
         });
         match admission {
             Admission::Counted => Answer::Counted { word },
             Admission::Probe => Answer::Probe(self.permit(word | PROBE)),
             Admission::Refused { retry_at } => {
-                let rejected = self.refusal(retry_at.map(|at| at.saturating_since(now)));
-                if shadow { Answer::Shadowed { rejected, word } } else { Answer::Refused(rejected) }
+                let refusal = self.place.refusal_until(retry_at.map(|at| at.saturating_since(now)));
+                if shadow { Answer::Shadowed { refusal, word } } else { Answer::Refused(refusal) }
             }
         }
     }
@@ -163,24 +185,15 @@ impl Permit {
 
     /// Whether the call would still count.
     pub(super) fn is_current(&self) -> bool {
-        self.circuit.word() >> GENERATION == self.word >> GENERATION
+        self.place.word() >> GENERATION == self.word >> GENERATION
     }
 
     /// The call is pending: from here on its time runs, if anybody asks. Later polls change nothing.
     #[inline]
     pub(super) fn pending(&mut self) {
         if self.word & TIMED != 0 && self.started == 0 {
-            self.start();
+            (self.started, self.slot) = self.place.wait(self.word);
         }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn start(&mut self) {
-        let now = time::now();
-        self.started = now.as_nanos();
-        let generation = self.word >> GENERATION;
-        self.slot = self.circuit.step(|machine, _| machine.wait(generation, now));
     }
 
     #[inline]
@@ -189,20 +202,10 @@ impl Permit {
         let changes_nothing = word & QUIET != 0
             && self.started == 0
             && matches!(ending, Ending::Answered(Outcome::Success | Outcome::Permanent))
-            && self.circuit.word() == word;
-        if word != 0 && !changes_nothing {
-            self.settle_with(word, ending);
+            && self.place.word() == word;
+        if !changes_nothing && word != 0 {
+            self.place.settle(word, self.started, self.slot, ending);
         }
-    }
-
-    #[inline(never)]
-    fn settle_with(&self, word: u64, ending: Ending) {
-        let admitted = Admitted {
-            generation: word >> GENERATION,
-            probe: word & PROBE != 0,
-            pending: (self.started != 0).then(|| (Instant::from_nanos(self.started), self.slot)),
-        };
-        self.circuit.settle(admitted, ending);
     }
 }
 
@@ -217,16 +220,59 @@ impl Drop for Permit {
 
 impl fmt::Debug for Permit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit")
-            .field("circuit", &self.circuit)
-            .field("generation", &(self.word >> GENERATION))
-            .field("probe", &(self.word & PROBE != 0))
-            .finish_non_exhaustive()
+        f.debug_struct("Permit").field("probe", &(self.word & PROBE != 0)).finish_non_exhaustive()
     }
 }
 
 impl Drop for OnUnwind<'_> {
     fn drop(&mut self) {
         self.0.settle(Ending::Panicked);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        circuit_breaker::CircuitBreakerSettings,
+        event::{CircuitState, Events},
+    };
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    fn circuit(events: &Arc<Events>) -> Circuit {
+        let limits = CircuitBreakerSettings::consecutive_failures(1).check().unwrap();
+        Circuit::new(limits, Arc::clone(events))
+    }
+
+    #[test]
+    fn a_permit_of_a_circuit_that_is_gone_changes_nothing_for_the_next_in_its_place() {
+        let told = Arc::new(AtomicUsize::new(0));
+        let events = Arc::new(Events::named("next"));
+        events.listen({
+            let told = Arc::clone(&told);
+            move |_| {
+                told.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        // Other tests let places too, so the next circuit may find another one.
+        for _ in 0..1_000 {
+            let first = circuit(&events);
+            let (late, never) = (first.admit().ok().unwrap(), first.admit().ok().unwrap());
+            let place = first.place;
+            drop(first);
+            let next = circuit(&events);
+            if std::ptr::eq(place, next.place) {
+                late.failure();
+                drop(never);
+                assert_eq!(next.state(), CircuitState::Closed);
+                assert_eq!((next.snapshot().generation, next.snapshot().consecutive_failures), (1, 0));
+                assert_eq!(told.load(Ordering::Relaxed), 0);
+                return;
+            }
+        }
+        panic!("a place is never let again");
     }
 }

@@ -39,9 +39,14 @@ impl Ring {
         self.tally
     }
 
+    /// Whether no call in it failed or was slow.
+    pub(super) const fn is_good(&self) -> bool {
+        self.tally.is_good()
+    }
+
     /// Whether one more good call would change nothing.
     pub(super) const fn is_saturated_with_good(&self) -> bool {
-        self.is_full() && self.tally.failed == 0 && self.tally.slow == 0
+        self.is_full() && self.is_good()
     }
 
     /// A ring of another size with the calls that fit it, the youngest.

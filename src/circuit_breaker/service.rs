@@ -13,11 +13,12 @@ use super::{
     future::ResponseFuture,
     handle::CircuitBreakerHandle,
     permit::{Gate, OnUnwind, Permit},
-    state::{Circuit, Place},
+    state::{Circuit, Seat},
     step::Ending,
+    word::Refusal,
 };
 use crate::{
-    error::{CanReject, Rejected},
+    error::CanReject,
     outcome::{Classify, ErrorsAreTransient},
     time::{self, Instant},
 };
@@ -33,23 +34,26 @@ pub struct CircuitBreaker<S, C = ErrorsAreTransient> {
 
 /// What `poll_ready` has decided for the next call.
 enum Latch {
-    Unready,
-    Pass { word: u64 },
+    /// Nothing: `call` asks. A closed circuit that is ready leaves no trace here.
+    Undecided,
+    Pass {
+        word: u64,
+    },
     Probe(Permit),
-    Rejected(Rejected),
+    Refused(Refusal),
 }
 
 /// A caller that waits for the readiness of the inner service.
 #[derive(Default)]
 struct Wait {
-    place: Option<Place>,
+    seat: Option<Seat>,
     /// Ends the wait when time alone changes the answer. Made once there is something to wait for.
     timer: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
 impl<S, C> CircuitBreaker<S, C> {
     pub(super) const fn new(inner: S, classify: C, circuit: Circuit) -> Self {
-        Self { inner, classify, circuit, latch: Latch::Unready, wait: None }
+        Self { inner, classify, circuit, latch: Latch::Undecided, wait: None }
     }
 
     /// The circuit's handle.
@@ -58,20 +62,38 @@ impl<S, C> CircuitBreaker<S, C> {
         CircuitBreakerHandle { circuit: self.circuit.clone() }
     }
 
-    /// Decides anew, unless a probe's place is held already.
-    #[inline]
-    fn gate(&mut self) -> bool {
+    /// Decides anew, unless a probe's place is held already. Returns whether the call may go on.
+    #[inline(never)]
+    fn decide(&mut self) -> bool {
         if let Latch::Probe(permit) = &self.latch
             && permit.is_current()
         {
             return true;
         }
+        // Before anything else is asked, and without its answer: while a circuit is open, this is all there is.
+        if let Some(refusal) = self.circuit.place.refusal(self.circuit.place.word()) {
+            self.latch = Latch::Refused(refusal);
+            return false;
+        }
         self.latch = match self.circuit.gate() {
             Gate::Pass { word } => Latch::Pass { word },
             Gate::Probe(permit) => Latch::Probe(permit),
-            Gate::Refused(rejected) => Latch::Rejected(rejected),
+            Gate::Refused(refusal) => Latch::Refused(refusal),
         };
-        !matches!(self.latch, Latch::Rejected(_))
+        !matches!(self.latch, Latch::Refused(_))
+    }
+
+    #[inline]
+    fn stop_waiting(&mut self) {
+        if self.wait.is_some() {
+            self.forget_wait();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn forget_wait(&mut self) {
+        self.wait = None;
     }
 
     /// The inner service is not ready: asks to be woken by a trip, and by the clock where that alone will change the answer.
@@ -80,12 +102,17 @@ impl<S, C> CircuitBreaker<S, C> {
     #[cold]
     #[inline(never)]
     fn park(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Latch::Undecided = self.latch
+            && !self.decide()
+        {
+            return true;
+        }
         let wait = self.wait.get_or_insert_default();
-        self.circuit.park(&mut wait.place, cx.waker());
+        self.circuit.park(&mut wait.seat, cx.waker());
         let still_admitted = match &self.latch {
             Latch::Probe(permit) => permit.is_current(),
-            Latch::Pass { word } => self.circuit.word() == *word,
-            Latch::Unready | Latch::Rejected(_) => false,
+            Latch::Pass { word } => self.circuit.place.word() == *word,
+            Latch::Undecided | Latch::Refused(_) => false,
         };
         if !still_admitted {
             return true;
@@ -122,13 +149,14 @@ where
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         loop {
-            if !self.gate() {
-                self.wait = None;
+            let passes = matches!(self.latch, Latch::Undecided) && self.circuit.is_passing();
+            if !passes && !self.decide() {
+                self.stop_waiting();
                 return Poll::Ready(Ok(()));
             }
             match self.inner.poll_ready(cx) {
                 Poll::Ready(Ok(())) => {
-                    self.wait = None;
+                    self.stop_waiting();
                     return Poll::Ready(Ok(()));
                 }
                 Poll::Ready(Err(error)) => {
@@ -144,31 +172,45 @@ where
         }
     }
 
+    // The future is put together where it is returned, once for each way to it. One function for all ways would leave it in memory, and
+    // each move of it, or of the 40 bytes of a refusal, costs more than all the rest of a call.
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let admitted = match mem::replace(&mut self.latch, Latch::Unready) {
-            // The inner service was perhaps never ready, so a refusal stays one, whatever has happened since.
-            Latch::Rejected(rejected) => Err(rejected),
-            Latch::Probe(permit) if permit.is_current() => Ok(permit),
-            // The circuit may have changed between readiness and call.
-            Latch::Probe(_) | Latch::Pass { .. } | Latch::Unready => self.circuit.admit(),
-        };
-        match admitted {
+        if let Latch::Undecided = self.latch
+            && let Some(mut permit) = self.circuit.pass()
+        {
+            let on_unwind = OnUnwind(&mut permit);
+            let inner = self.inner.call(request);
+            mem::forget(on_unwind);
+            return ResponseFuture::called(inner, permit, self.classify.clone());
+        }
+        // The inner service was perhaps never ready, so a refusal stays one, whatever has happened since.
+        if let Latch::Refused(refusal) = self.latch {
+            self.latch = Latch::Undecided;
+            return ResponseFuture::refused(self.circuit.refuse(refusal), self.classify.clone());
+        }
+        match self.admit() {
             Ok(mut permit) => {
                 let on_unwind = OnUnwind(&mut permit);
                 let inner = self.inner.call(request);
                 mem::forget(on_unwind);
                 ResponseFuture::called(inner, permit, self.classify.clone())
             }
-            Err(rejected) => {
-                self.circuit.report(&rejected);
-                ResponseFuture::rejected(rejected, self.classify.clone())
-            }
+            Err(refusal) => ResponseFuture::refused(self.circuit.refuse(refusal), self.classify.clone()),
         }
     }
 }
 
 impl<S, C> CircuitBreaker<S, C> {
+    /// The permit of a probe, or what the circuit says now: it may have changed between readiness and call.
+    #[inline(never)]
+    fn admit(&mut self) -> Result<Permit, Refusal> {
+        match mem::replace(&mut self.latch, Latch::Undecided) {
+            Latch::Probe(permit) if permit.is_current() => Ok(permit),
+            _ => self.circuit.admit(),
+        }
+    }
+
     /// A service that cannot become ready has failed a call.
     #[cold]
     fn fail<Res, E>(&mut self, error: &E)
@@ -177,7 +219,7 @@ impl<S, C> CircuitBreaker<S, C> {
     {
         self.wait = None;
         let outcome = self.classify.classify(Err(error));
-        let permit = match mem::replace(&mut self.latch, Latch::Unready) {
+        let permit = match mem::replace(&mut self.latch, Latch::Undecided) {
             Latch::Probe(permit) => Ok(permit),
             _ => self.circuit.admit(),
         };

@@ -30,6 +30,11 @@ impl Tally {
         self.slow -= u64::from(call.slow);
     }
 
+    /// Whether no call failed or was slow.
+    pub(super) const fn is_good(&self) -> bool {
+        self.failed == 0 && self.slow == 0
+    }
+
     pub(super) const fn merge(&mut self, other: Self) {
         self.calls = self.calls.saturating_add(other.calls);
         self.failed = self.failed.saturating_add(other.failed);

@@ -44,6 +44,11 @@ impl TimeWindow {
         self.tally
     }
 
+    /// Whether no call in it failed or was slow, as far as it has been looked through.
+    pub(super) const fn is_good(&self) -> bool {
+        self.tally.is_good()
+    }
+
     /// Forgets what has grown too old: at most ten steps, however long nobody looked.
     ///
     /// A reading that steps back counts into the current bucket.

@@ -38,6 +38,14 @@ impl Counts {
         }
     }
 
+    /// Whether no call in it failed or was slow.
+    pub(super) const fn is_good(&self) -> bool {
+        match self {
+            Self::Calls(ring) => ring.is_good(),
+            Self::Time(window) => window.is_good(),
+        }
+    }
+
     /// Whether one more good call would change nothing.
     pub(super) const fn is_quiet(&self) -> bool {
         match self {

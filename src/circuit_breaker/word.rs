@@ -1,7 +1,12 @@
-//! What `state.rs` publishes of the machine in one word, and of a trip in another.
+//! The machine in one word, a trip in another, and a refusal in two.
+
+use std::time::Duration;
 
 use super::machine::Machine;
-use crate::error::Trip;
+use crate::{
+    error::{Reason, Rejected, Trip},
+    time,
+};
 
 /// Every call passes and is counted.
 pub(super) const CLOSED: u64 = 1;
@@ -16,15 +21,57 @@ pub(super) const PROBE: u64 = 1 << 4;
 /// The generation is above the flags.
 pub(super) const GENERATION: u32 = 8;
 
-/// The machine in one word.
+/// A [`Rejected`] without what the circuit knows anyway: two words, which travel in registers where 40 bytes do not.
+#[derive(Clone, Copy)]
+pub(super) struct Refusal {
+    trip: u64,
+    /// In nanoseconds, `u64::MAX` when nobody knows.
+    retry_after: u64,
+}
+
+/// A [`Rejected`] that is made when its call is polled.
+#[derive(Clone, Copy)]
+pub(super) struct Refused {
+    policy: &'static str,
+    refusal: Refusal,
+}
+
+impl Refusal {
+    #[inline]
+    pub(super) const fn new(trip: u64, retry_after: Option<Duration>) -> Self {
+        let retry_after = match retry_after {
+            Some(wait) => time::nanos(wait),
+            None => u64::MAX,
+        };
+        Self { trip, retry_after }
+    }
+
+    #[inline]
+    pub(super) const fn by(self, policy: &'static str) -> Refused {
+        Refused { policy, refusal: self }
+    }
+}
+
+impl Refused {
+    #[inline]
+    pub(super) fn rejected(self) -> Rejected {
+        let rejected = Rejected::new(self.policy, Reason::CircuitOpen(decode(self.refusal.trip)));
+        match self.refusal.retry_after {
+            u64::MAX => rejected,
+            nanos => rejected.with_retry_after(Duration::from_nanos(nanos)),
+        }
+    }
+}
+
+/// The machine in one word. `before` is added to the generation.
 #[inline]
-pub(super) fn of(machine: &Machine) -> u64 {
+pub(super) fn of(machine: &Machine, before: u64) -> u64 {
     let flag = |flag, on: bool| if on { flag } else { 0 };
     flag(CLOSED, machine.is_closed())
         | flag(QUIET, machine.is_quiet())
         | flag(TIMED, machine.is_timed())
         | flag(OPEN, machine.refuses_until().is_some())
-        | machine.generation() << GENERATION
+        | before.wrapping_add(machine.generation()) << GENERATION
 }
 
 pub(super) fn encode(trip: Trip) -> u64 {

@@ -22,8 +22,11 @@ use tower::{Layer, Service, limit::ConcurrencyLimit, load_shed::LoadShed, servic
 use tower_resilience_circuitbreaker as tr;
 
 use harness::{
-    Batch, Bench, Bound, Case,
-    drive::{PendingOnce, awaited, by_hand, clones_by_hand, futures_awaited, futures_by_hand, one_by_hand, plain},
+    Bench, Bound, Case,
+    drive::{
+        PendingOnce, awaited, batch_by_hand, batch_of_clones_by_hand, by_hand, clones_by_hand, futures_awaited,
+        futures_by_hand, one_by_hand, plain,
+    },
 };
 
 /// Long enough for a circuit to stay what it is.
@@ -55,12 +58,14 @@ fn main() {
 fn run_of_failures(bench: &mut Bench) {
     bench.section("closed, 5 failures in a row");
     let service = ours(CircuitBreakerSettings::consecutive_failures(5));
-    long_lived(bench, "buttress", &service).ours().on_two_threads(|| batch_of(&service));
+    long_lived(bench, "buttress", &service).ours().on_two_threads(|| batch_by_hand(service.clone()));
     let buttress = bench.last();
-    a_clone_per_call(bench, "buttress, a clone per call", &service).ours().on_two_threads(|| batch_of_clones(&service));
+    a_clone_per_call(bench, "buttress, a clone per call", &service)
+        .ours()
+        .on_two_threads(|| batch_of_clones_by_hand(service.clone()));
 
     // The bare service shares nothing: with two threads it is the control, and what it lacks to 2.00 is the machine's doing.
-    long_lived(bench, "bare service", &client()).on_two_threads(|| batch_of(&client()));
+    long_lived(bench, "bare service", &client()).on_two_threads(|| batch_by_hand(client()));
     long_lived(bench, "tower LoadShed", &LoadShed::new(client()));
     long_lived(bench, "tower ConcurrencyLimit", &ConcurrencyLimit::new(client(), 100));
 
@@ -77,7 +82,7 @@ fn run_of_failures(bench: &mut Bench) {
     });
 
     let service = tr::CircuitBreakerLayer::builder().consecutive_failures(5).build().expect("a layer").layer(client());
-    long_lived(bench, "tower-resilience", &service).on_two_threads(|| batch_of(&service));
+    long_lived(bench, "tower-resilience", &service).on_two_threads(|| batch_by_hand(service.clone()));
     let tower_resilience = bench.last();
     a_clone_per_call(bench, "tower-resilience, a clone per call", &service);
 
@@ -91,20 +96,23 @@ fn last_100_calls(bench: &mut Bench) {
     bench.section("closed, 50 % of the last 100 calls");
     let settings = CircuitBreakerSettings::failure_rate(0.5).window(Window::Calls(100));
     let service = ours(settings);
-    long_lived(bench, "buttress", &service).ours().on_two_threads(|| batch_of(&service));
+    long_lived(bench, "buttress", &service).ours().on_two_threads(|| batch_by_hand(service.clone()));
     let buttress = bench.last();
     a_clone_per_call(bench, "buttress, a clone per call", &service).ours();
-    let service = CircuitBreakerLayer::new(settings).layer(service_fn(|n| ready(seldom_fails(n).map_err(buttress::Error::Service))));
+    let service = CircuitBreakerLayer::new(settings)
+        .layer(service_fn(|n| ready(seldom_fails(n).map_err(buttress::Error::Service))));
     long_lived(bench, "buttress, 5 % fail", &service).ours();
 
     // Its builder's defaults, but for the wait.
     let recloser = || Recloser::custom().error_rate(0.5).closed_len(100).half_open_len(10).open_wait(HOUR).build();
     let breaker = Arc::new(recloser());
     let shared = breaker.clone();
-    bench.case("recloser call", move |calls| plain(calls, |n| breaker.call(|| Ok::<u64, Down>(n)))).on_two_threads(|| {
-        let breaker = shared.clone();
-        Box::new(move |calls| plain(calls, |n| breaker.call(|| Ok::<u64, Down>(n))))
-    });
+    bench.case("recloser call", move |calls| plain(calls, |n| breaker.call(|| Ok::<u64, Down>(n)))).on_two_threads(
+        || {
+            let breaker = shared.clone();
+            Box::new(move |calls| plain(calls, |n| breaker.call(|| Ok::<u64, Down>(n))))
+        },
+    );
     let recloser_call = bench.last();
     let breaker = recloser();
     bench.case("recloser call, 5 % fail", move |calls| plain(calls, |n| breaker.call(|| seldom_fails(n))));
@@ -130,14 +138,16 @@ fn last_seconds(bench: &mut Bench) {
     bench.section("closed, 50 % of the last 30 s");
     let rate = |time| ours(CircuitBreakerSettings::failure_rate(0.5).window(Window::Time(time)));
     let service = rate(WINDOW);
-    long_lived(bench, "buttress", &service).ours().on_two_threads(|| batch_of(&service));
+    long_lived(bench, "buttress", &service).ours().on_two_threads(|| batch_by_hand(service.clone()));
     let buttress = bench.last();
     a_clone_per_call(bench, "buttress, a clone per call", &service).ours();
 
     // An hour, so that what is put in stays in.
     let mut service = rate(HOUR);
     let handle = service.handle();
-    bench.case_with("buttress, none in it at first", move || handle.reset(), move |(), n| by_hand(&mut service, n)).ours();
+    bench
+        .case_with("buttress, none in it at first", move || handle.reset(), move |(), n| by_hand(&mut service, n))
+        .ours();
     let empty = bench.last();
     let mut service = rate(HOUR);
     by_hand(&mut service, 1_000_000);
@@ -185,7 +195,7 @@ fn refusal(bench: &mut Bench, runtime: &Runtime) {
     let service = ours(settings);
     let handle = service.handle();
     (0..5).for_each(|_| handle.try_acquire().expect("it is closed").failure());
-    long_lived(bench, "buttress", &service).ours().on_two_threads(|| batch_of(&service));
+    long_lived(bench, "buttress", &service).ours().on_two_threads(|| batch_by_hand(service.clone()));
     let buttress = bench.last();
     a_clone_per_call(bench, "buttress, a clone per call", &service).ours();
 
@@ -215,9 +225,8 @@ fn pending_once(bench: &mut Bench, runtime: &Rc<Runtime>) {
     bench.section("closed, answers pending once");
     let run = CircuitBreakerSettings::consecutive_failures(5);
     let rate = CircuitBreakerSettings::failure_rate(0.5);
-    let layered = |settings| {
-        CircuitBreakerLayer::new(settings).layer(service_fn(|n| PendingOnce::new(Ok::<u64, buttress::Error<Down>>(n))))
-    };
+    let wrapped = service_fn(|n| PendingOnce::new(Ok::<u64, buttress::Error<Down>>(n)));
+    let layered = |settings| CircuitBreakerLayer::new(settings).layer(wrapped);
     let bare = service_fn(|n| PendingOnce::new(Ok::<u64, Down>(n)));
 
     in_runtime(bench, runtime, "buttress, 5 failures in a row", &layered(run)).ours();
@@ -229,6 +238,7 @@ fn pending_once(bench: &mut Bench, runtime: &Rc<Runtime>) {
     in_runtime(bench, runtime, "buttress, 5 failures in a row, slow calls", &layered(run.slow_calls(HOUR))).ours();
     in_runtime(bench, runtime, "bare service", &bare);
     let floor = bench.last();
+    in_runtime(bench, runtime, "bare service, its error wrapped", &wrapped);
 
     let (breaker, in_it) = (failsafe_on_run(), Rc::clone(runtime));
     bench.case("failsafe async call", move |calls| {
@@ -274,7 +284,7 @@ fn late_failures(n: u64) -> Result<u64, Down> {
 fn failures_before_refusal(bench: &mut Bench, name: &str, mut is_refused: impl FnMut(u64) -> bool) {
     let calls = (0..).find(|n| is_refused(*n)).expect("it opens in the end");
     let name = format!("{name}: failures that open 50 % of 100 calls after 10,000 successes");
-    bench.remark(&name, calls - SUCCESSES);
+    bench.remark(name, (calls - SUCCESSES).to_string());
 }
 
 // ===== the services and breakers =====
@@ -287,12 +297,14 @@ fn client() -> impl Service<u64, Response = u64, Error = Down, Future: Send> + C
 /// Our breaker around the same, with its error wrapped: ours answers with the inner service's error, so that must have a place for a refusal.
 fn ours(
     settings: CircuitBreakerSettings,
-) -> CircuitBreaker<impl Service<u64, Response = u64, Error = buttress::Error<Down>, Future: Send> + Clone + Send + 'static> {
+) -> CircuitBreaker<
+    impl Service<u64, Response = u64, Error = buttress::Error<Down>, Future: Send> + Clone + Send + 'static,
+> {
     CircuitBreakerLayer::new(settings).layer(service_fn(|n| ready(Ok(n))))
 }
 
 fn seldom_fails(n: u64) -> Result<u64, Down> {
-    if n % 20 == 0 { Err(Down) } else { Ok(n) }
+    if n.is_multiple_of(20) { Err(Down) } else { Ok(n) }
 }
 
 type OnRun = failsafe::StateMachine<failure_policy::ConsecutiveFailures<backoff::Constant>, ()>;
@@ -349,14 +361,4 @@ where
 {
     let (mut service, runtime) = (service.clone(), Rc::clone(runtime));
     bench.case(name, move |calls| runtime.block_on(awaited(&mut service, calls)))
-}
-
-fn batch_of<S: Service<u64> + Clone + Send + 'static>(service: &S) -> Batch {
-    let mut service = service.clone();
-    Box::new(move |calls| by_hand(&mut service, calls))
-}
-
-fn batch_of_clones<S: Service<u64> + Clone + Send + 'static>(service: &S) -> Batch {
-    let service = service.clone();
-    Box::new(move |calls| clones_by_hand(&service, calls))
 }
