@@ -21,15 +21,16 @@ impl Bench {
     }
 
     fn table(&self) -> String {
-        let mut table = String::new();
-        let width = self.rows().map(|case| case.name.chars().count()).max().unwrap_or(0);
-        let dashes = "-".repeat(width);
+        let bold = |section: &str| format!("**{section}**");
+        let widths = self.rows().flat_map(|case| [case.name.chars().count(), case.section.chars().count() + 4]);
+        let width = widths.max().unwrap_or(0);
+        let mut table = format!("\n| {:width$} |       ns | allocations | to ours | 2 threads |\n", "case");
+        let _ = writeln!(table, "|-{}-|---------:|------------:|--------:|----------:|", "-".repeat(width));
         let mut section = "";
         for case in self.rows() {
             if case.section != section {
                 section = case.section;
-                let _ = writeln!(table, "\n| {section:width$} |       ns | allocations | to ours | 2 threads |");
-                let _ = writeln!(table, "|-{dashes}-|---------:|------------:|--------:|----------:|");
+                let _ = writeln!(table, "| {:width$} |          |             |         |           |", bold(section));
             }
             let _ = writeln!(
                 table,
