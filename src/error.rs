@@ -17,7 +17,7 @@ pub use tower::BoxError;
 
 /// The answer of one of our layers instead of the inner service's: who refused, why, and when to come back.
 ///
-/// 40 bytes, `Copy`, and built without an allocation.
+/// 32 bytes, `Copy`, and built without an allocation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Rejected(Refusal);
 
@@ -29,8 +29,12 @@ pub struct Rejected(Refusal);
 struct Refusal {
     policy: &'static str,
     reason: Reason,
-    retry_after: Option<Duration>,
+    /// In nanoseconds, or [`UNKNOWN`]: an `Option<Duration>` would take 8 bytes more, and the compiler would keep the discriminants of the
+    /// enums around it in four bytes of them, which makes every move of a `Result` wait for its own writing.
+    retry_after: u64,
 }
+
+const UNKNOWN: u64 = u64::MAX;
 
 /// Why a layer refused, with its evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -142,13 +146,14 @@ impl Rejected {
     /// A refusal by the policy of this name.
     #[must_use]
     pub const fn new(policy: &'static str, reason: Reason) -> Self {
-        Self(Refusal { policy, reason, retry_after: None })
+        Self(Refusal { policy, reason, retry_after: UNKNOWN })
     }
 
-    /// Says when to come back.
+    /// Says when to come back, in 584 years at the latest.
     #[must_use]
     pub const fn with_retry_after(mut self, retry_after: Duration) -> Self {
-        self.0.retry_after = Some(retry_after);
+        let nanos = retry_after.as_nanos();
+        self.0.retry_after = if nanos < UNKNOWN as u128 { nanos as u64 } else { UNKNOWN - 1 };
         self
     }
 
@@ -167,7 +172,10 @@ impl Rejected {
     /// How long to wait before the next attempt has a chance, when that is known.
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
-        self.0.retry_after
+        match self.0.retry_after {
+            UNKNOWN => None,
+            nanos => Some(Duration::from_nanos(nanos)),
+        }
     }
 
     /// Whether the inner service may have executed the call.
@@ -212,7 +220,7 @@ impl fmt::Debug for Rejected {
         f.debug_struct("Rejected")
             .field("policy", &self.0.policy)
             .field("reason", &self.0.reason)
-            .field("retry_after", &self.0.retry_after)
+            .field("retry_after", &self.retry_after())
             .finish()
     }
 }
@@ -220,7 +228,7 @@ impl fmt::Debug for Rejected {
 impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "rejected by `{}`: {}", self.0.policy, self.0.reason)?;
-        match self.0.retry_after {
+        match self.retry_after() {
             Some(wait) => write!(f, ", retry after {wait:?}"),
             None => Ok(()),
         }
@@ -337,7 +345,7 @@ impl ConfigError {
 }
 
 // A refusal is copied through every future of a stack: growing it is a decision, not an accident.
-const _: () = assert!(size_of::<Rejected>() <= 40);
+const _: () = assert!(size_of::<Rejected>() <= 32);
 
 #[cfg(test)]
 mod tests {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::{
     consecutive::Consecutive,
     in_flight::{InFlight, Slot},
-    policy::{Limits, OPEN_TIME, Opening},
+    open_time::{OPEN_TIME, Opening},
+    policy::Limits,
     probes::Probes,
     snapshot::{CircuitBreakerSnapshot, CircuitMode},
     step::{Admission, Admitted, Ending, Transition, Transitions},

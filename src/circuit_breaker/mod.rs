@@ -185,6 +185,7 @@ mod loom_models;
 mod machine;
 #[cfg(test)]
 mod model;
+mod open_time;
 mod parked;
 mod permit;
 mod place;
@@ -205,8 +206,9 @@ pub use self::{
     handle::CircuitBreakerHandle,
     keyed::{KeyedCircuitBreaker, KeyedCircuitBreakerHandle, KeyedCircuitBreakerLayer},
     layer::CircuitBreakerLayer,
+    open_time::{OpenTime, Opening},
     permit::Permit,
-    policy::{CircuitBreakerSettings, OpenTime, Opening, Window},
+    policy::{CircuitBreakerSettings, Window},
     service::CircuitBreaker,
     snapshot::{CircuitBreakerSnapshot, CircuitMode},
 };

@@ -25,8 +25,8 @@ use tokio::sync::watch;
 use super::{
     in_flight::Slot,
     machine::Machine,
+    open_time::Opening,
     parked::Parked,
-    policy::Opening,
     step::{Admitted, Ending, Transition, Transitions},
     word::{self, CLOSED, GENERATION, OPEN, PROBE, Refusal, TIMED},
 };

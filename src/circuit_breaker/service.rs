@@ -173,7 +173,7 @@ where
     }
 
     // The future is put together where it is returned, once for each way to it. One function for all ways would leave it in memory, and
-    // each move of it, or of the 40 bytes of a refusal, costs more than all the rest of a call.
+    // each move of it, or of the 32 bytes of a refusal, costs more than all the rest of a call.
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         if let Latch::Undecided = self.latch

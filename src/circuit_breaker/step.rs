@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{in_flight::Slot, policy::Opening};
+use super::{in_flight::Slot, open_time::Opening};
 use crate::{event::CircuitState, outcome::Outcome, time::Instant};
 
 /// What the gate answers.

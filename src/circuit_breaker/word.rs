@@ -21,7 +21,7 @@ pub(super) const PROBE: u64 = 1 << 4;
 /// The generation is above the flags.
 pub(super) const GENERATION: u32 = 8;
 
-/// A [`Rejected`] without what the circuit knows anyway: two words, which travel in registers where 40 bytes do not.
+/// A [`Rejected`] without what the circuit knows anyway: two words, which travel in registers where 32 bytes do not.
 #[derive(Clone, Copy)]
 pub(super) struct Refusal {
     trip: u64,
