@@ -18,7 +18,7 @@ use std::{
     ops::Deref,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering, fence},
     },
 };
 
@@ -44,10 +44,7 @@ impl<T> Shared<T> {
 
     /// Whether nobody else holds a reference.
     pub(crate) fn is_unique(&self) -> bool {
-        // A stripe that was made from this one and is in use counts twice on itself.
-        let others_idle =
-            self.stripe.others.get().is_none_or(|others| others.iter().filter_map(OnceLock::get).all(Stripe::is_idle));
-        Arc::strong_count(&self.stripe) == 1 && others_idle
+        Stripe::is_idle(&self.stripe)
     }
 
     /// Whether both are references to the same value.
@@ -94,9 +91,14 @@ impl<T> Stripe<T> {
         Arc::clone(stripe)
     }
 
+    /// Whether nobody uses the stripe, which its owner counts on itself, or one that was made from it.
     fn is_idle(stripe: &Arc<Self>) -> bool {
-        Arc::strong_count(stripe) == 1
-            && stripe.others.get().is_none_or(|others| others.iter().filter_map(OnceLock::get).all(Self::is_idle))
+        if Arc::strong_count(stripe) > 1 {
+            return false;
+        }
+        // Who has just let go of this stripe may have moved to another one before, and that one must be seen then.
+        fence(Ordering::Acquire);
+        stripe.others.get().is_none_or(|others| others.iter().filter_map(OnceLock::get).all(Self::is_idle))
     }
 }
 
