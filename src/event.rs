@@ -196,8 +196,10 @@ impl Events {
 
 /// Events are told while a permit is dropped too, perhaps by a panic, and a second panic there would end the process.
 fn guarded(tell: impl FnOnce()) {
-    // The panic hook has already reported it.
-    let _ = catch_unwind(AssertUnwindSafe(tell));
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(tell)) {
+        // The panic hook has already reported it, and the payload's own destructor may panic too.
+        std::mem::forget(payload);
+    }
 }
 
 impl fmt::Debug for Events {

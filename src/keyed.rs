@@ -6,8 +6,9 @@
 //! * a key's hash cannot be predicted (std's SipHash with a random seed);
 //! * the user's `Hash` runs before a lock is taken and `Drop` after it is released; only `Eq` runs under it, and its panic poisons nothing.
 //!
-//! A value may say that it must not be forgotten yet. Then it gets another turn, and the next one is asked. To make room a call asks at
-//! most [`ASKED`] values, so that its cost does not grow with the number of keys; when none of them may leave, the new key gets no place.
+//! A value may say that it must not be forgotten yet, or only if need be. To make room a call asks the least recently used, at most [`ASKED`]
+//! of them, so that its cost does not grow with the number of keys. Who stays gets another turn; when nobody may leave, the new key gets no
+//! place.
 
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 
@@ -21,6 +22,14 @@ const ASKED: usize = 16;
 const MOST_SHARDS: usize = 16;
 /// Below this many keys a shard is too small for its share of the keys to be even.
 const SHARD: usize = 256;
+
+/// Whether a value may be forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leave {
+    Gladly,
+    IfNeedBe,
+    No,
+}
 
 /// A map from keys to values that are cheap to clone.
 pub(crate) struct Keyed<K, V> {
@@ -61,7 +70,7 @@ impl<K: Hash + Eq, V: Clone> Keyed<K, V> {
     }
 
     /// The value of this key, made by `make` when it has none. `None` when every place is taken by a value that may not leave.
-    pub(crate) fn get_or_insert(&self, key: K, make: impl FnOnce() -> V, may_leave: impl Fn(&V) -> bool) -> Option<V> {
+    pub(crate) fn get_or_insert(&self, key: K, make: impl FnOnce() -> V, may_leave: impl Fn(&V) -> Leave) -> Option<V> {
         let (hashed, shard) = self.find(key);
         let mut map = shard.map.lock();
         if let Some(value) = map.get(&hashed) {
@@ -71,14 +80,24 @@ impl<K: Hash + Eq, V: Clone> Keyed<K, V> {
         }
         let mut leaver = None;
         if map.len() >= shard.room {
-            leaver = (0..ASKED.min(map.len())).find_map(|_| {
-                let (key, value) = map.pop_lru()?;
-                if may_leave(&value) {
-                    return Some((key, value));
+            let mut asked = Vec::with_capacity(ASKED);
+            while asked.len() < ASKED
+                && let Some((key, value)) = map.pop_lru()
+            {
+                let answer = may_leave(&value);
+                asked.push((answer, key, value));
+                if answer == Leave::Gladly {
+                    break;
                 }
+            }
+            let position = |wanted| asked.iter().position(|(answer, ..)| *answer == wanted);
+            if let Some(leaves) = position(Leave::Gladly).or_else(|| position(Leave::IfNeedBe)) {
+                let (_, key, value) = asked.remove(leaves);
+                leaver = Some((key, value));
+            }
+            for (_, key, value) in asked {
                 map.push(key, value);
-                None
-            });
+            }
             if leaver.is_none() {
                 drop(map);
                 drop(hashed);
@@ -159,7 +178,7 @@ mod tests {
     #[test]
     fn the_least_recently_used_leaves_first() {
         let keyed = Keyed::new(3);
-        let get = |key| keyed.get_or_insert(key, || key, |_| true);
+        let get = |key| keyed.get_or_insert(key, || key, |_| Leave::Gladly);
         for key in [1, 2, 3, 1, 4] {
             assert_eq!(get(key), Some(key));
         }
@@ -169,7 +188,8 @@ mod tests {
     #[test]
     fn what_must_not_leave_stays_and_the_newcomer_gets_no_place() {
         let keyed = Keyed::new(2);
-        let get = |key| keyed.get_or_insert(key, || key, |kept: &u32| *kept % 2 == 1);
+        let get =
+            |key| keyed.get_or_insert(key, || key, |kept: &u32| if *kept % 2 == 1 { Leave::Gladly } else { Leave::No });
         assert_eq!((get(2), get(3)), (Some(2), Some(3)));
         assert_eq!(get(4), Some(4), "3 may leave although 2 is older");
         assert_eq!(get(5), None);
@@ -177,11 +197,30 @@ mod tests {
     }
 
     #[test]
+    fn who_may_leave_only_if_need_be_leaves_after_who_leaves_gladly() {
+        let keyed = Keyed::new(3);
+        let by_number = |kept: &u32| match kept {
+            1 => Leave::IfNeedBe,
+            2 => Leave::No,
+            _ => Leave::Gladly,
+        };
+        let get = |key| keyed.get_or_insert(key, || key, by_number);
+        for key in [1, 2, 3, 4] {
+            assert_eq!(get(key), Some(key));
+        }
+        assert_eq!([1, 2, 3, 4].map(|key| keyed.peek(key).is_some()), [true, true, false, true]);
+        let keyed = Keyed::new(2);
+        let get = |key| keyed.get_or_insert(key, || key, by_number);
+        assert_eq!([get(2), get(1), get(5)], [Some(2), Some(1), Some(5)]);
+        assert_eq!([1, 2, 5].map(|key| keyed.peek(key).is_some()), [false, true, true]);
+    }
+
+    #[test]
     fn a_million_keys_keep_to_the_bound() {
         for max_keys in [1, 1_000, 10_007] {
             let keyed = Keyed::new(max_keys);
             for key in 0..1_000_000_u32 {
-                keyed.get_or_insert(key, || (), |()| true).unwrap();
+                keyed.get_or_insert(key, || (), |()| Leave::Gladly).unwrap();
             }
             assert_eq!(keyed.len(), max_keys);
         }
@@ -227,7 +266,7 @@ mod tests {
         let keyed = Keyed::new(100);
         let get = |id| {
             let key = Nasty { id, panics: &panics, drops: &drops };
-            keyed.get_or_insert(key, || id, |_| true)
+            keyed.get_or_insert(key, || id, |_| Leave::Gladly)
         };
         for id in 0..50 {
             assert_eq!(get(id), Some(id));
@@ -272,7 +311,7 @@ mod tests {
         let keyed = Rc::new(Keyed::new(2));
         for id in [1, 2, 3, 3, 1, 9] {
             let key = Looks(id, Cell::new(Rc::downgrade(&keyed)));
-            keyed.get_or_insert(key, || id, |_| true);
+            keyed.get_or_insert(key, || id, |_| Leave::Gladly);
         }
         assert_eq!(keyed.len(), 2);
     }

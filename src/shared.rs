@@ -4,20 +4,20 @@
 //! word, it costs ten times what the word alone does. Here a clone counts on the stripe of the thread that makes it.
 //!
 //! ```text
-//! Shared ──> Stripe (thread 0) ──> T
-//!               │ made on first use, kept by the parent
+//! Shared ──> Stripe (thread 0, the original) ──> T
+//!               │ made on first use, kept by the original
 //!               ├──> Stripe (thread 1) ──> T
 //!               └──> Stripe (thread 2) ──> T
 //! ```
 //!
-//! References go one way, from a stripe to the stripes made from it, so nothing is leaked, and a thread that clones the same original
-//! again allocates nothing.
+//! Only the original keeps others, and these know it weakly, so nothing is leaked and no chain grows, however often a clone of a clone
+//! moves to another thread. Once the original is gone, a clone that moves stays on the stripe it came from: slower, and as right.
 
 use std::{
     cell::Cell,
     ops::Deref,
     sync::{
-        Arc, OnceLock,
+        Arc, OnceLock, Weak,
         atomic::{AtomicUsize, Ordering, fence},
     },
 };
@@ -34,17 +34,36 @@ pub(crate) struct Shared<T> {
 struct Stripe<T> {
     index: usize,
     value: Arc<T>,
+    /// `None` in the original itself.
+    original: Option<Weak<Self>>,
+    /// Empty in all but the original.
     others: OnceLock<Box<[OnceLock<Arc<Self>>; STRIPES]>>,
+    /// How often somebody went from one stripe of this original to another.
+    moves: AtomicUsize,
 }
 
 impl<T> Shared<T> {
     pub(crate) fn new(value: T) -> Self {
-        Self { stripe: Arc::new(Stripe::new(this_stripe(), Arc::new(value))) }
+        Self { stripe: Arc::new(Stripe::new(this_stripe(), Arc::new(value), None)) }
     }
 
-    /// Whether nobody else holds a reference.
+    /// Whether this is the original and nobody else holds a reference.
     pub(crate) fn is_unique(&self) -> bool {
-        Stripe::is_idle(&self.stripe)
+        // Who leaves a stripe that is still to be counted for one that has been would be missed, but for the count of moves.
+        let moves = self.stripe.moves.load(Ordering::SeqCst);
+        let others = self.stripe.others.get().into_iter().flat_map(|others| others.iter().filter_map(OnceLock::get));
+        self.stripe.original.is_none()
+            && Arc::strong_count(&self.stripe) == 1
+            && {
+                // Who has just left the original for another stripe is to be seen there.
+                fence(Ordering::SeqCst);
+                true
+            }
+            && others.into_iter().all(|other| Arc::strong_count(other) == 1)
+            && {
+                fence(Ordering::SeqCst);
+                self.stripe.moves.load(Ordering::SeqCst) == moves && Arc::strong_count(&self.stripe) == 1
+            }
     }
 
     /// Whether both are references to the same value.
@@ -57,7 +76,7 @@ impl<T> Clone for Shared<T> {
     #[inline]
     fn clone(&self) -> Self {
         let here = this_stripe();
-        Self { stripe: if self.stripe.index == here { Arc::clone(&self.stripe) } else { self.stripe.other(here) } }
+        Self { stripe: if self.stripe.index == here { Arc::clone(&self.stripe) } else { self.stripe.on(here) } }
     }
 }
 
@@ -71,34 +90,36 @@ impl<T> Deref for Shared<T> {
 }
 
 impl<T> Stripe<T> {
-    const fn new(index: usize, value: Arc<T>) -> Self {
-        Self { index, value, others: OnceLock::new() }
+    const fn new(index: usize, value: Arc<T>, original: Option<Weak<Self>>) -> Self {
+        Self { index, value, original, others: OnceLock::new(), moves: AtomicUsize::new(0) }
     }
 
+    /// A reference on the stripe of another thread.
     #[inline]
-    fn other(&self, index: usize) -> Arc<Self> {
+    fn on(self: &Arc<Self>, index: usize) -> Arc<Self> {
         match self.others.get().and_then(|others| others[index].get()) {
             Some(stripe) => Arc::clone(stripe),
-            None => self.make(index),
+            None => self.find(index),
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn make(&self, index: usize) -> Arc<Self> {
-        let others = self.others.get_or_init(|| Box::new([const { OnceLock::new() }; STRIPES]));
-        let stripe = others[index].get_or_init(|| Arc::new(Self::new(index, Arc::clone(&self.value))));
-        Arc::clone(stripe)
+    fn find(self: &Arc<Self>, index: usize) -> Arc<Self> {
+        let Some(original) = &self.original else {
+            return self.make(index);
+        };
+        let Some(original) = original.upgrade() else {
+            return Arc::clone(self);
+        };
+        original.moves.fetch_add(1, Ordering::SeqCst);
+        if original.index == index { original } else { original.make(index) }
     }
 
-    /// Whether nobody uses the stripe, which its owner counts on itself, or one that was made from it.
-    fn is_idle(stripe: &Arc<Self>) -> bool {
-        if Arc::strong_count(stripe) > 1 {
-            return false;
-        }
-        // Who has just let go of this stripe may have moved to another one before, and that one must be seen then.
-        fence(Ordering::Acquire);
-        stripe.others.get().is_none_or(|others| others.iter().filter_map(OnceLock::get).all(Self::is_idle))
+    fn make(self: &Arc<Self>, index: usize) -> Arc<Self> {
+        let others = self.others.get_or_init(|| Box::new([const { OnceLock::new() }; STRIPES]));
+        let make = || Arc::new(Self::new(index, Arc::clone(&self.value), Some(Arc::downgrade(self))));
+        Arc::clone(others[index].get_or_init(make))
     }
 }
 
@@ -162,7 +183,48 @@ mod tests {
         let clone = std::thread::scope(|scope| scope.spawn(|| original.clone()).join().unwrap());
         drop(original);
         assert_eq!(*clone, 7);
-        assert!(clone.is_unique());
+    }
+
+    /// tower's `mem::replace(&mut self.inner, self.inner.clone())` on a runtime that steals work does just this.
+    #[test]
+    fn a_clone_of_a_clone_that_moves_from_thread_to_thread_leaves_no_trail() {
+        let original = Shared::new(7);
+        let mut clone = original.clone();
+        for _ in 0..2_000 {
+            clone = std::thread::scope(|scope| scope.spawn(|| clone.clone()).join().unwrap());
+        }
+        let kept = original.stripe.others.get().unwrap();
+        assert!(kept.iter().filter_map(OnceLock::get).all(|stripe| stripe.others.get().is_none()));
+        drop(clone);
+        assert!(original.is_unique());
+
+        // Without the original it stays where it is.
+        let mut clone = std::thread::scope(|scope| scope.spawn(|| original.clone()).join().unwrap());
+        drop(original);
+        for _ in 0..100 {
+            clone = std::thread::scope(|scope| scope.spawn(|| clone.clone()).join().unwrap());
+        }
+        assert_eq!((*clone, Arc::strong_count(&clone.stripe)), (7, 1));
+    }
+
+    /// A handle that moves from stripe to stripe while somebody counts them.
+    #[test]
+    fn unique_is_never_said_while_a_clone_lives() {
+        let original = Shared::new(7);
+        std::thread::scope(|scope| {
+            let mut clone = original.clone();
+            let moving = scope.spawn(move || {
+                for _ in 0..300 {
+                    clone = std::thread::scope(|scope| scope.spawn(|| clone.clone()).join().unwrap());
+                }
+                clone
+            });
+            while !moving.is_finished() {
+                assert!(!original.is_unique());
+            }
+            drop(moving.join().unwrap());
+        });
+        assert!(original.is_unique());
     }
 
     #[test]

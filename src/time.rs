@@ -93,12 +93,13 @@ impl From<Instant> for Now {
     }
 }
 
-/// A timer for a caller that has to wait, or `None` outside a tokio runtime.
+/// A timer for a caller that has to wait, or `None` outside a tokio runtime and in one whose time is not enabled.
 ///
 /// Boxed because `Sleep` is 112 bytes and almost no call needs one.
 pub(crate) fn sleep(wait: Duration) -> Option<Pin<Box<Sleep>>> {
     tokio::runtime::Handle::try_current().ok()?;
-    Some(Box::pin(tokio::time::sleep(wait)))
+    // tokio answers whether time is enabled only by panicking.
+    std::panic::catch_unwind(|| Box::pin(tokio::time::sleep(wait))).ok()
 }
 
 #[cfg(test)]
@@ -136,6 +137,12 @@ mod tests {
         };
         assert_eq!(in_a_paused_runtime(Duration::from_secs(86_400)), Duration::from_secs(1));
         assert_eq!(in_a_paused_runtime(Duration::ZERO), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn no_timer_in_a_runtime_without_time() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        assert!(runtime.block_on(async { sleep(Duration::from_secs(1)) }).is_none());
     }
 
     #[test]

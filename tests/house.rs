@@ -15,7 +15,7 @@ const PATTERNS: [&str; 9] =
 const LEAVES: [&str; 2] = ["health", "stack"];
 
 /// The files of a pattern folder, in the order in which they may import one another.
-const CIRCUIT_BREAKER: [&str; 22] = [
+const CIRCUIT_BREAKER: [&str; 24] = [
     "tally",
     "consecutive",
     "ring",
@@ -32,9 +32,11 @@ const CIRCUIT_BREAKER: [&str; 22] = [
     "parked",
     "place",
     "state",
+    "wait",
     "permit",
     "handle",
     "future",
+    "keyed_future",
     "service",
     "layer",
     "keyed",

@@ -130,6 +130,6 @@ fn cve_2023_45142_keys_make_no_series() {
         }
     });
     assert_eq!(recorder.values("to=open").into_values().collect::<Vec<_>>(), [1_000]);
-    assert_eq!(recorder.values("").len(), 10, "one of each");
-    assert!(recorder.values("_state{").values().all(|value| *value == 0), "no circuit is the state of all");
+    assert_eq!(recorder.values("").len(), 7, "one of each");
+    assert!(recorder.values("_state{").is_empty(), "no circuit is the state of all");
 }

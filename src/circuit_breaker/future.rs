@@ -17,6 +17,7 @@ use crate::{error::CanReject, outcome::Classify};
 
 pin_project! {
     /// The answer of a [`CircuitBreaker`](super::CircuitBreaker).
+    #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<F, C> {
         #[pin]
         kind: Kind<F>,

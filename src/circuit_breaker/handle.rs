@@ -1,16 +1,20 @@
-//! Inspect and control.
+//! Inspect and control, and admission for code without tower.
+
+use std::fmt;
 
 use tokio::sync::watch;
 
 use super::{
-    permit::Permit,
+    permit::Permit as Inner,
     policy::CircuitBreakerSettings,
     snapshot::{CircuitBreakerSnapshot, CircuitMode},
     state::Circuit,
+    step::Ending,
 };
 use crate::{
     error::{ConfigError, Rejected},
     event::{CircuitState, Event},
+    outcome::Outcome,
 };
 
 /// A circuit to look at, to control, and to use without tower. Clones are handles of the same circuit.
@@ -19,6 +23,16 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct CircuitBreakerHandle {
     pub(super) circuit: Circuit,
+}
+
+/// A call's place in a circuit, for code without tower: how it ends is what the circuit counts.
+///
+/// Dropping it unsettled means that the call was cancelled.
+#[must_use = "dropping a permit means that the call was cancelled"]
+pub struct Permit {
+    inner: Inner,
+    /// Keeps the circuit: a keyed one that has a permit out must not be forgotten.
+    circuit: Circuit,
 }
 
 impl CircuitBreakerHandle {
@@ -76,9 +90,9 @@ impl CircuitBreakerHandle {
     ///
     /// Dropping the permit means that the call was cancelled.
     pub fn try_acquire(&self) -> Result<Permit, Rejected> {
-        let mut permit = self.circuit.admit().map_err(|refusal| self.circuit.refuse(refusal).rejected())?;
-        permit.pending();
-        Ok(permit)
+        let mut inner = self.circuit.admit().map_err(|refusal| self.circuit.refuse(refusal).rejected())?;
+        inner.pending();
+        Ok(Permit { inner, circuit: self.circuit.clone() })
     }
 
     /// Refuses everything until [`reset`](Self::reset) or another mode.
@@ -112,7 +126,8 @@ impl CircuitBreakerHandle {
     }
 
     /// Changes the settings of the living circuit. Its state, run and window stay; a window that changes from calls to time or back starts
-    /// empty. An opening under way keeps its time, and the name stays.
+    /// empty. An opening and a half-open time-out under way keep their time, calls that are pending already are watched for slowness only if
+    /// they were before, and the name stays.
     ///
     /// # Errors
     ///
@@ -131,3 +146,33 @@ impl PartialEq for CircuitBreakerHandle {
 }
 
 impl Eq for CircuitBreakerHandle {}
+
+// ===== impl Permit =====
+
+impl Permit {
+    /// The call succeeded.
+    pub fn success(self) {
+        self.record(Outcome::Success);
+    }
+
+    /// The call failed.
+    pub fn failure(self) {
+        self.record(Outcome::TRANSIENT);
+    }
+
+    /// The call says nothing about the dependency.
+    pub fn ignore(self) {
+        self.record(Outcome::Ignored);
+    }
+
+    /// The call ended like this.
+    pub fn record(mut self, outcome: Outcome) {
+        self.inner.settle(Ending::Answered(outcome));
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").field("circuit", &self.circuit).finish_non_exhaustive()
+    }
+}

@@ -3,19 +3,16 @@
 use std::{
     fmt,
     hash::Hash,
-    mem,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
-use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::{
-    future::ResponseFuture,
     handle::CircuitBreakerHandle,
-    permit::{OnUnwind, Permit},
+    keyed_future::KeyedResponseFuture,
+    permit::Permit,
     policy::{CircuitBreakerSettings, Limits},
     state::Circuit,
     word::Refused,
@@ -24,10 +21,8 @@ use crate::{
     error::{CanReject, ConfigError},
     event::{Event, EventKind, Events},
     keyed::Keyed,
-    late::Late,
     outcome::{Classify, ErrorsAreTransient},
     shared::Shared,
-    time,
 };
 
 /// Builds [`KeyedCircuitBreaker`]s around one set of circuits, one for each key.
@@ -41,7 +36,7 @@ pub struct KeyedCircuitBreakerLayer<K, F, C = ErrorsAreTransient> {
 
 /// See the [module docs](crate::circuit_breaker#a-circuit-per-key).
 pub struct KeyedCircuitBreaker<S, K, F, C = ErrorsAreTransient> {
-    inner: Late<S>,
+    inner: S,
     circuits: Shared<Circuits<K>>,
     key: F,
     classify: C,
@@ -62,30 +57,6 @@ struct Circuits<K> {
     none: Circuit,
 }
 
-pin_project! {
-    /// A call to the inner service, and the circuit that must not be forgotten before it is over: its permit does not keep it.
-    pub struct InUse<F> {
-        #[pin]
-        inner: F,
-        _circuit: Circuit,
-    }
-}
-
-impl<F: Future> Future for InUse<F> {
-    type Output = F::Output;
-
-    #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        self.project().inner.poll(cx)
-    }
-}
-
-impl<F> fmt::Debug for InUse<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InUse").finish_non_exhaustive()
-    }
-}
-
 // ===== impl Circuits =====
 
 impl<K: Hash + Eq> Circuits<K> {
@@ -96,11 +67,7 @@ impl<K: Hash + Eq> Circuits<K> {
     }
 
     fn get_or_insert(&self, key: K) -> Option<Circuit> {
-        self.map.get_or_insert(
-            key,
-            || Circuit::new(self.limits, Arc::clone(&self.events)),
-            |circuit| circuit.may_be_forgotten(time::now()),
-        )
+        self.map.get_or_insert(key, || Circuit::new(self.limits, Arc::clone(&self.events)), Circuit::may_leave)
     }
 
     fn admit(&self, key: K) -> Result<(Permit, Circuit), Refused> {
@@ -177,7 +144,7 @@ impl<S, K, F: Clone, C: Clone> Layer<S> for KeyedCircuitBreakerLayer<K, F, C> {
 
     fn layer(&self, inner: S) -> Self::Service {
         KeyedCircuitBreaker {
-            inner: Late::new(inner),
+            inner,
             circuits: self.circuits.clone(),
             key: self.key.clone(),
             classify: self.classify.clone(),
@@ -193,22 +160,9 @@ impl<S, K, F, C> KeyedCircuitBreaker<S, K, F, C> {
     pub fn handle(&self) -> KeyedCircuitBreakerHandle<K> {
         KeyedCircuitBreakerHandle { circuits: self.circuits.clone() }
     }
-
-    /// The inner service.
-    pub const fn get_ref(&self) -> &S {
-        self.inner.get_ref()
-    }
-
-    /// The inner service, to change it.
-    pub const fn get_mut(&mut self) -> &mut S {
-        self.inner.get_mut()
-    }
-
-    /// Gives the inner service back.
-    pub fn into_inner(self) -> S {
-        self.inner.into_inner()
-    }
 }
+
+crate::macros::inner_accessors!(KeyedCircuitBreaker<S, K, F, C>);
 
 impl<S, K, F, C, Req> Service<Req> for KeyedCircuitBreaker<S, K, F, C>
 where
@@ -220,32 +174,21 @@ where
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = ResponseFuture<InUse<<Late<S> as Service<Req>>::Future>, C>;
+    type Future = KeyedResponseFuture<S, Req, C>;
 
-    /// Always ready: which circuit decides is in the request, so the inner readiness is the future's business.
+    /// Always ready: which circuit decides is in the request, so the inner readiness is the future's business, as in [`Late`](crate::Late).
     #[inline]
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
         match self.circuits.admit((self.key)(&request)) {
-            Ok((mut permit, circuit)) => {
-                let on_unwind = OnUnwind(&mut permit);
-                let inner = self.inner.call(request);
-                mem::forget(on_unwind);
-                ResponseFuture::called(InUse { inner, _circuit: circuit }, permit, self.classify.clone())
+            Ok((permit, circuit)) => {
+                KeyedResponseFuture::waiting(self.inner.clone(), request, permit, circuit, self.classify.clone())
             }
-            Err(refused) => ResponseFuture::refused(refused, self.classify.clone()),
+            Err(refused) => KeyedResponseFuture::refused(refused, self.classify.clone()),
         }
-    }
-}
-
-impl<S: tower::load::Load, K, F, C> tower::load::Load for KeyedCircuitBreaker<S, K, F, C> {
-    type Metric = S::Metric;
-
-    fn load(&self) -> S::Metric {
-        self.inner.load()
     }
 }
 
@@ -329,7 +272,7 @@ impl<K, F, C> fmt::Debug for KeyedCircuitBreakerLayer<K, F, C> {
 impl<S: fmt::Debug, K, F, C> fmt::Debug for KeyedCircuitBreaker<S, K, F, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyedCircuitBreaker")
-            .field("inner", self.inner.get_ref())
+            .field("inner", &self.inner)
             .field("circuits", &*self.circuits)
             .finish_non_exhaustive()
     }

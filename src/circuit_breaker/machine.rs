@@ -22,6 +22,9 @@ use crate::{
     time::{Instant, Now},
 };
 
+/// The least half-open time-out that follows from an open time.
+const LEAST_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// One circuit.
 #[derive(Clone, Debug)]
 pub(super) struct Machine {
@@ -116,19 +119,20 @@ impl Machine {
                 || (self.consecutive.run() == 0 && self.window.as_ref().is_none_or(Counts::is_quiet)))
     }
 
-    #[cfg(test)]
-    pub(super) const fn has_window(&self) -> bool {
-        self.window.is_some()
-    }
-
     /// Whether calls must say when they began to wait.
     pub(super) const fn is_timed(&self) -> bool {
         self.limits.slow_threshold.is_some() && !matches!(self.mode, CircuitMode::Disabled)
     }
 
-    /// When a pending call becomes overdue, if nothing happens before.
+    /// When calls in flight will count for more than they do now, if nothing happens before.
     pub(super) fn overdue_at(&self) -> Option<Instant> {
-        self.in_flight.overdue_at(self.limits.slow_threshold?)
+        let next = self.in_flight.overdue_at(self.limits.slow_threshold?);
+        // While calls hang, what else is in a window of time leaves it, and they weigh more.
+        let turns = match (&self.window, self.phase) {
+            (Some(window), Phase::Closed) if self.in_flight.overdue() > 0 => window.turns_at(),
+            _ => None,
+        };
+        next.into_iter().chain(turns).min()
     }
 
     // ----- steps -----
@@ -140,40 +144,39 @@ impl Machine {
             return;
         }
         // ## HalfOpen => (HalfOpen | Open)
-        let timeout = self.half_open_timeout();
-        if let Phase::HalfOpen { gives_up, probes } = &mut self.phase
-            && now >= *gives_up
+        if let Phase::HalfOpen { gives_up, probes } = self.phase
+            && probes.out() > 0
+            && now >= gives_up
         {
-            if probes.out() == 0 {
-                // Nobody is probing, so there is nothing to give up on: without this, traffic rarer than the time-out would never
-                // bring the successes together.
-                *gives_up = now.saturating_add(timeout);
-            } else {
-                let since = *gives_up;
-                self.cycle = self.cycle.saturating_add(1);
-                self.open(Trip::ProbesTimedOut, None, since, transitions);
-            }
+            self.cycle = self.cycle.saturating_add(1);
+            self.open(Trip::ProbesTimedOut, None, gives_up, transitions);
         }
         // ## Open => HalfOpen
         if let Phase::Open { until } = self.phase
             && now >= until
         {
-            let gives_up = now.saturating_add(timeout);
-            self.enter(Phase::HalfOpen { gives_up, probes: Probes::default() }, None, transitions);
+            self.enter(Phase::HalfOpen { gives_up: Instant::NEVER, probes: Probes::default() }, None, transitions);
         }
     }
 
     /// Decides whether a call may go. `tick` comes first.
-    pub(super) fn admit(&mut self) -> Admission {
+    pub(super) fn admit(&mut self, now: Instant) -> Admission {
         if self.is_closed() {
             return Admission::Counted;
         }
         if let Some(until) = self.refuses_until() {
             return Admission::Refused { retry_at: (until != Instant::NEVER).then_some(until) };
         }
+        let timeout = self.half_open_timeout();
         match &mut self.phase {
-            Phase::HalfOpen { probes, .. } => {
+            Phase::HalfOpen { probes, gives_up } => {
+                let first = probes.out() == 0;
                 if probes.admit(&self.limits) {
+                    // Time runs while probes are out. From the beginning of the period, traffic rarer than the time-out would never
+                    // bring the successes together.
+                    if first {
+                        *gives_up = now.saturating_add(timeout);
+                    }
                     Admission::Probe
                 } else {
                     Admission::Refused { retry_at: None }
@@ -209,7 +212,7 @@ impl Machine {
             _ => false,
         };
         // Others may have grown too slow before this one ended: they come first in the row, and may decide.
-        if self.overdue_at().is_some() {
+        if self.in_flight.overdue() > 0 || self.overdue_at().is_some() {
             self.sweep(now.get(), transitions);
             if admitted.generation != self.generation {
                 return false;
@@ -241,7 +244,9 @@ impl Machine {
             // ## Closed => (Closed | Open)
             let call = Call { failed: failed || (slow && self.limits.slow_is_failure()), slow };
             // A call that grew too slow was one failure in the row already, when it did.
-            if !(was_overdue && self.limits.slow_is_failure()) {
+            // And one that was given up without an answer is no success that could end the row.
+            let known = was_overdue && self.limits.slow_is_failure();
+            if !known && (call.failed || ending != Ending::Cancelled) {
                 self.consecutive.record(call.failed);
             }
             if let Some(window) = &mut self.window {
@@ -258,15 +263,16 @@ impl Machine {
             return;
         };
         let found = self.in_flight.sweep(now, threshold);
-        if found == 0 {
-            return;
+        if found > 0 {
+            if let Phase::HalfOpen { probes, .. } = &mut self.phase {
+                probes.grew_too_slow(found);
+            } else if self.limits.slow_is_failure() {
+                self.consecutive.add(found);
+            }
         }
-        if let Phase::HalfOpen { probes, .. } = &mut self.phase {
-            probes.grew_too_slow(found);
-        } else if self.limits.slow_is_failure() {
-            self.consecutive.add(found);
+        if self.in_flight.overdue() > 0 {
+            self.judge(None, &mut now.into(), transitions);
         }
-        self.judge(None, &mut now.into(), transitions);
     }
 
     /// Draws the consequence of what has been counted.
@@ -307,32 +313,40 @@ impl Machine {
         if self.in_flight.overdue() == 0 && self.window.as_ref()?.is_good() {
             return None;
         }
-        self.window.as_ref()?;
-        let tally = self.tally(now);
-        if tally.calls < self.limits.minimum_calls {
-            return None;
-        }
-        let reached = |part, ppm: Option<u32>| {
-            ppm.is_some_and(|ppm| at_least(part, tally.calls, ppm)).then(|| percent(part, tally.calls))
+        let minimum = self.limits.minimum_calls;
+        let reached = |part, calls, ppm: Option<u32>| {
+            (calls >= minimum && ppm.is_some_and(|ppm| at_least(part, calls, ppm))).then(|| percent(part, calls))
         };
-        if let Some(percent) = reached(tally.failed, self.limits.failure_ppm) {
+        let failures = self.tally_for_failures(now);
+        if let Some(percent) = reached(failures.failed, failures.calls, self.limits.failure_ppm) {
             return Some(Trip::FailureRate(percent));
         }
-        reached(tally.slow, self.limits.slow_ppm).map(Trip::SlowCallRate)
+        let all = self.tally(now);
+        reached(all.slow, all.calls, self.limits.slow_ppm).map(Trip::SlowCallRate)
     }
 
     /// The window, with the calls that are overdue in flight: they will be in it when they end.
     fn tally(&mut self, now: &mut Now) -> Tally {
-        let mut tally = self.window.as_mut().map(|window| window.tally(now)).unwrap_or_default();
-        if matches!(self.phase, Phase::Closed) {
-            let overdue = self.in_flight.overdue();
-            tally.merge(Tally {
-                calls: overdue,
-                failed: if self.limits.slow_is_failure() { overdue } else { 0 },
-                slow: overdue,
-            });
-        }
+        let overdue = match self.phase {
+            Phase::Closed if self.limits.slow_threshold.is_some() => self.in_flight.overdue(),
+            _ => 0,
+        };
+        let Some(window) = &mut self.window else {
+            return Tally::default();
+        };
+        let overdue = window.holds(overdue);
+        let mut tally = window.tally(overdue, now);
+        let failed = if self.limits.slow_is_failure() { overdue } else { 0 };
+        tally.merge(Tally { calls: overdue, failed, slow: overdue });
         tally
+    }
+
+    /// The same for the failure rate: where slow calls are no failures, nobody knows yet whether those that are overdue will be.
+    fn tally_for_failures(&mut self, now: &mut Now) -> Tally {
+        match &mut self.window {
+            Some(window) if !self.limits.slow_is_failure() => window.tally(0, now),
+            _ => self.tally(now),
+        }
     }
 
     /// ## (Closed | HalfOpen) => Open
@@ -363,12 +377,8 @@ impl Machine {
     }
 
     fn half_open_timeout(&self) -> Duration {
-        match self.limits.half_open_timeout {
-            Some(timeout) => timeout,
-            // Only a user's function answers zero, and then every probe would be too late.
-            None if self.open_for.is_zero() => OPEN_TIME,
-            None => self.open_for,
-        }
+        // However short the circuit was open, an answer takes its time.
+        self.limits.half_open_timeout.unwrap_or(self.open_for.max(LEAST_TIMEOUT))
     }
 
     fn enter(&mut self, phase: Phase, opening: Option<Opening>, transitions: &mut Transitions) {
@@ -406,6 +416,7 @@ impl Machine {
             return;
         }
         self.phase = Phase::Closed;
+        self.trip = None;
         if mode.is_automatic() {
             self.forget();
         }
@@ -457,22 +468,30 @@ impl Machine {
 
     /// When the passing of time alone will change the state for callers that wait.
     pub(super) fn changes_at(&self) -> Option<Instant> {
-        match self.phase {
-            Phase::HalfOpen { gives_up, .. } => Some(gives_up),
-            Phase::Closed | Phase::Open { .. } => self.overdue_at(),
-        }
+        let gives_up = match self.phase {
+            Phase::HalfOpen { gives_up, probes } if probes.out() > 0 => Some(gives_up),
+            Phase::HalfOpen { .. } | Phase::Closed | Phase::Open { .. } => None,
+        };
+        gives_up.into_iter().chain(self.overdue_at()).min()
     }
 
-    /// Whether a new circuit would do as well, or nearly: closed, or open for long enough, and nobody's hand on it.
-    pub(super) fn may_be_forgotten(&self, now: Instant) -> bool {
-        match (self.mode, self.phase) {
-            (CircuitMode::Enforced | CircuitMode::Shadow, Phase::Open { until }) => now >= until,
-            (mode, _) => mode.is_automatic(),
+    /// Whether a new circuit would do as well: closed, and nobody's order on it.
+    pub(super) const fn is_idle(&self) -> bool {
+        matches!((self.mode, self.phase), (CircuitMode::Enforced, Phase::Closed))
+    }
+
+    /// Whether a new circuit would do nearly as well: its open time is over, and nobody's order on it.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        match self.phase {
+            _ if self.mode != CircuitMode::Enforced => false,
+            Phase::Open { until } => now >= until,
+            Phase::HalfOpen { .. } | Phase::Closed => true,
         }
     }
 
     pub(super) fn snapshot(&mut self, now: Instant) -> CircuitBreakerSnapshot {
         let tally = self.tally(&mut now.into());
+        let failures = self.tally_for_failures(&mut now.into());
         let (probes_in_flight, probes_succeeded) = match self.phase {
             Phase::HalfOpen { probes, .. } => (probes.out(), probes.succeeded()),
             Phase::Closed | Phase::Open { .. } => (0, 0),
@@ -484,9 +503,9 @@ impl Machine {
             trip: self.trip,
             failed_cycles: self.cycle,
             calls: tally.calls,
-            failed: tally.failed,
+            failed: failures.failed,
             slow: tally.slow,
-            failure_rate: ratio(tally.failed, tally.calls),
+            failure_rate: ratio(failures.failed, failures.calls),
             slow_call_rate: ratio(tally.slow, tally.calls),
             consecutive_failures: self.consecutive.run(),
             overdue_in_flight: self.in_flight.overdue(),
@@ -534,7 +553,7 @@ mod tests {
             assert_eq!(machine.state(), state, "{seconds}");
         }
         let probe = Admitted { generation: machine.generation(), probe: true, pending: None };
-        assert_eq!(machine.admit(), Admission::Probe);
+        assert_eq!(machine.admit(at(60)), Admission::Probe);
         machine.tick(back, &mut Transitions::default());
         assert_eq!(machine.state(), CircuitState::HalfOpen);
         machine.settle(probe, Ending::Answered(Outcome::Success), &mut back.into(), &mut Transitions::default());

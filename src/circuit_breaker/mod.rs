@@ -120,7 +120,7 @@
 //!
 //! | [`EventKind`](crate::EventKind) | when | metric (feature `metrics`), all with the label `name` |
 //! |---|---|---|
-//! | `Transition` | the state changed | counter `buttress_circuit_breaker_transitions_total` by `to`; gauge `buttress_circuit_breaker_state` by `state`, exactly one of which is 1 (not for keyed circuits) |
+//! | `Transition` | the state changed | counter `buttress_circuit_breaker_transitions_total` by `to`; gauge `buttress_circuit_breaker_state` by `state`, exactly one of which is 1 (from the first transition on, and not for keyed circuits) |
 //! | `Rejected` | a call was refused | counter `buttress_circuit_breaker_rejected_total` |
 //! | `Rejected`, `shadow` | a call would have been refused | counter `buttress_circuit_breaker_shadow_rejected_total` |
 //! | `Stale` | a call of an earlier period ended | counter `buttress_circuit_breaker_stale_total` |
@@ -179,6 +179,7 @@ mod future;
 mod handle;
 mod in_flight;
 mod keyed;
+mod keyed_future;
 mod layer;
 #[cfg(all(test, buttress_loom))]
 mod loom_models;
@@ -198,16 +199,17 @@ mod state;
 mod step;
 mod tally;
 mod time_window;
+mod wait;
 mod window;
 mod word;
 
 pub use self::{
     future::ResponseFuture,
-    handle::CircuitBreakerHandle,
+    handle::{CircuitBreakerHandle, Permit},
     keyed::{KeyedCircuitBreaker, KeyedCircuitBreakerHandle, KeyedCircuitBreakerLayer},
+    keyed_future::KeyedResponseFuture,
     layer::CircuitBreakerLayer,
     open_time::{OpenTime, Opening},
-    permit::Permit,
     policy::{CircuitBreakerSettings, Window},
     service::CircuitBreaker,
     snapshot::{CircuitBreakerSnapshot, CircuitMode},

@@ -97,16 +97,17 @@ impl Model {
         self.row.iter().rev().take_while(|failed| **failed).count() as u32
     }
 
-    fn recount(&self) -> Tally {
+    /// The last calls, or the last time, of the history and then of these.
+    fn recount(&self, then: &[(Tick, bool, bool)]) -> Tally {
         let mut tally = Tally::default();
         if self.config.failure_percent.is_none() && self.config.slow_percent.is_none() {
             return tally;
         }
         let held: Vec<_> = match self.config.window {
-            Window::Calls(n) => self.history.iter().rev().take(n as usize).collect(),
+            Window::Calls(n) => self.history.iter().chain(then).rev().take(n as usize).collect(),
             Window::Time(length) => {
                 let width = (length.as_nanos() as u64 / 10).max(1);
-                self.history.iter().filter(|(then, ..)| self.now / width - then / width < 10).collect()
+                self.history.iter().chain(then).filter(|(then, ..)| self.now / width - then / width < 10).collect()
             }
         };
         for (_, failed, slow) in held {
@@ -118,14 +119,13 @@ impl Model {
     }
 
     fn with_overdue(&self) -> Tally {
-        let mut tally = self.recount();
-        if self.state == CircuitState::Closed {
-            let overdue = self.current().filter(|call| call.overdue).count() as u64;
-            tally.calls += overdue;
-            tally.slow += overdue;
-            tally.failed += if self.slow_is_failure() { overdue } else { 0 };
-        }
-        tally
+        let overdue = self.current().filter(|call| call.overdue && self.state == CircuitState::Closed);
+        let overdue: Vec<_> = overdue.map(|_| (self.now, self.slow_is_failure(), true)).collect();
+        self.recount(&overdue)
+    }
+
+    fn for_failures(&self) -> Tally {
+        if self.slow_is_failure() { self.with_overdue() } else { self.recount(&[]) }
     }
 
     fn enter(&mut self, state: CircuitState) {
@@ -146,17 +146,17 @@ impl Model {
     fn judge(&mut self) {
         match self.state {
             CircuitState::Closed => {
-                let tally = self.with_overdue();
-                let over = |part: u64, percent: Option<u32>| {
+                let over = |part: u64, calls: u64, percent: Option<u32>| {
                     percent.is_some_and(|percent| {
-                        tally.calls >= u64::from(self.config.minimum_calls)
-                            && tally.calls > 0
-                            && part * 100 >= tally.calls * u64::from(percent)
+                        calls >= u64::from(self.config.minimum_calls)
+                            && calls > 0
+                            && part * 100 >= calls * u64::from(percent)
                     })
                 };
+                let (failures, all) = (self.for_failures(), self.with_overdue());
                 let tripped = self.config.consecutive.is_some_and(|n| self.run() >= n)
-                    || over(tally.failed, self.config.failure_percent)
-                    || over(tally.slow, self.config.slow_percent);
+                    || over(failures.failed, failures.calls, self.config.failure_percent)
+                    || over(all.slow, all.calls, self.config.slow_percent);
                 if tripped {
                     self.open(self.now);
                 }
@@ -192,7 +192,7 @@ impl Model {
                     self.row.push(true);
                 }
             }
-            if found > 0 {
+            if self.current().any(|call| call.overdue) {
                 self.judge();
             }
         }
@@ -200,15 +200,10 @@ impl Model {
 
     fn tick(&mut self) {
         self.sweep();
-        if self.state == CircuitState::HalfOpen && self.now >= self.gives_up {
-            if self.probes_out() == 0 {
-                self.gives_up = self.now + self.config.half_open_timeout;
-            } else {
-                self.open(self.gives_up);
-            }
+        if self.state == CircuitState::HalfOpen && self.probes_out() > 0 && self.now >= self.gives_up {
+            self.open(self.gives_up);
         }
         if self.state == CircuitState::Open && self.now >= self.until {
-            self.gives_up = self.now + self.config.half_open_timeout;
             self.enter(CircuitState::HalfOpen);
         }
     }
@@ -222,6 +217,9 @@ impl Model {
                 let undecided = self.current().filter(|call| call.probe && !call.overdue).count();
                 let room = self.probes_out() < self.config.probes as usize;
                 if room && self.verdicts.len() + undecided < self.trials() {
+                    if self.probes_out() == 0 {
+                        self.gives_up = self.now + self.config.half_open_timeout;
+                    }
                     Admission::Probe
                 } else {
                     Admission::Refused { retry_at: None }
@@ -268,7 +266,7 @@ impl Model {
             }
         } else if let Some(failed) = failed {
             let failed = failed || (slow && self.slow_is_failure());
-            if !(call.overdue && self.slow_is_failure()) {
+            if !(call.overdue && self.slow_is_failure()) && (failed || ending != Ending::Cancelled) {
                 self.row.push(failed);
             }
             self.history.push((self.now, failed, slow));
@@ -438,7 +436,7 @@ impl StateMachineTest for Tested {
         match step {
             Step::Admit => {
                 tested.machine.tick(at, &mut transitions);
-                let answer = tested.machine.admit();
+                let answer = tested.machine.admit(at);
                 assert_eq!(Some(answer), model.answer);
                 if !matches!(answer, Admission::Refused { .. }) {
                     let admitted = Admitted {
@@ -487,8 +485,8 @@ impl StateMachineTest for Tested {
         assert_eq!(snapshot.state, model.state);
         assert_eq!(snapshot.generation, model.generation);
         assert_eq!(snapshot.consecutive_failures, model.run());
-        let tally = Tally { calls: snapshot.calls, failed: snapshot.failed, slow: snapshot.slow };
-        assert_eq!(tally, if tested.machine.has_window() { model.with_overdue() } else { tally });
+        let (failures, all) = (model.for_failures(), model.with_overdue());
+        assert_eq!((snapshot.calls, snapshot.slow, snapshot.failed), (all.calls, all.slow, failures.failed));
         assert_eq!(snapshot.probes_in_flight as usize, model.probes_out());
         assert!(snapshot.probes_in_flight <= model.config.probes);
         // What the fast path takes for granted: where it says so, one more good call changes nothing.

@@ -7,6 +7,7 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use crate::{
     error::{ConfigError, Trip},
     outcome::Outcome,
+    time::nanos,
 };
 
 /// How long a circuit stays open.
@@ -126,8 +127,9 @@ impl OpenTime {
         let length = match self.length {
             Length::Fixed(time) => time,
             Length::Exponential { first, cap } => {
-                let factor = 1_u32.checked_shl(opening.cycle).unwrap_or(u32::MAX);
-                first.saturating_mul(factor).min(cap)
+                // At most 2^64 times 2^64: it fits.
+                let nanos = (u128::from(nanos(first)) << opening.cycle.min(63)).min(u128::from(u64::MAX));
+                Duration::from_nanos(nanos as u64).min(cap)
             }
             Length::Function(_) => asked.unwrap_or(OPEN_TIME),
         };
@@ -156,6 +158,8 @@ mod tests {
         let time = OpenTime::exponential(SECOND, 10 * SECOND).jitter(0.0);
         let seconds = [0, 1, 2, 3, 4, 31, 32, u32::MAX].map(|cycle| time.length(&opening(cycle), None, 0).as_secs());
         assert_eq!(seconds, [1, 2, 4, 8, 10, 10, 10, 10]);
+        let tiny = OpenTime::exponential(Duration::from_nanos(1), 60 * SECOND).jitter(0.0);
+        assert_eq!(tiny.length(&opening(u32::MAX), None, 0), 60 * SECOND);
     }
 
     #[test]

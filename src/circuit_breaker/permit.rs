@@ -1,6 +1,6 @@
 //! Admission, and the permit that a call holds while it counts.
 
-use std::{fmt, mem};
+use std::mem;
 
 use super::{
     in_flight::Slot,
@@ -12,12 +12,11 @@ use super::{
 };
 use crate::{event::EventKind, outcome::Outcome, time};
 
-/// A call's place in a circuit: how it ends is what the circuit counts.
+/// A call's place in a circuit: how it ends is what the circuit counts. Dropping it unsettled means that the call was cancelled.
 ///
-/// Dropping it unsettled means that the call was cancelled. It does not keep the circuit: once its layer, services and handles are gone, so
-/// is the circuit, and nothing is left to count for.
-#[must_use = "dropping a permit means that the call was cancelled"]
-pub struct Permit {
+/// It does not keep the circuit: once its layer, services and handles are gone, so is the circuit, and nothing is left to count for.
+#[must_use]
+pub(super) struct Permit {
     place: &'static Place,
     /// The circuit's word when the call was admitted, or 0 when it no longer counts.
     word: u64,
@@ -147,7 +146,7 @@ impl Circuit {
         let now = time::now();
         let ((admission, shadow), word) = self.place.step_to_word(|machine, transitions| {
             machine.tick(now, transitions);
-            (machine.admit(), machine.mode() == CircuitMode::Shadow)
+            (machine.admit(now), machine.mode() == CircuitMode::Shadow)
         });
         match admission {
             Admission::Counted => Answer::Counted { word },
@@ -163,29 +162,22 @@ impl Circuit {
 // ===== impl Permit =====
 
 impl Permit {
-    /// The call succeeded.
-    pub fn success(self) {
-        self.record(Outcome::Success);
-    }
-
-    /// The call failed.
-    pub fn failure(self) {
-        self.record(Outcome::TRANSIENT);
-    }
-
-    /// The call says nothing about the dependency.
-    pub fn ignore(self) {
-        self.record(Outcome::Ignored);
-    }
-
-    /// The call ended like this.
-    pub fn record(mut self, outcome: Outcome) {
-        self.settle(Ending::Answered(outcome));
-    }
-
-    /// Whether the call would still count.
+    /// Whether the call would still count, or never did.
     pub(super) fn is_current(&self) -> bool {
-        self.place.word() >> GENERATION == self.word >> GENERATION
+        self.word == 0 || self.place.word() >> GENERATION == self.word >> GENERATION
+    }
+
+    /// Moves the place on: what is left here counts nowhere.
+    pub(super) const fn take(&mut self) -> Self {
+        Self { place: self.place, word: mem::replace(&mut self.word, 0), started: self.started, slot: self.slot }
+    }
+
+    /// The place is given back unused. That is no end of a call, and nothing to report.
+    pub(super) fn give_back(mut self) {
+        if self.is_current() {
+            self.settle(Ending::Answered(Outcome::Ignored));
+        }
+        self.word = 0;
     }
 
     /// The call is pending: from here on its time runs, if anybody asks. Later polls change nothing.
@@ -202,7 +194,9 @@ impl Permit {
         let changes_nothing = word & QUIET != 0
             && self.started == 0
             && matches!(ending, Ending::Answered(Outcome::Success | Outcome::Permanent))
-            && self.place.word() == word;
+            // Calls that have grown too slow meanwhile come before this one.
+            && self.place.word() == word
+            && self.place.is_passing(word);
         if !changes_nothing && word != 0 {
             self.place.settle(word, self.started, self.slot, ending);
         }
@@ -215,12 +209,6 @@ impl Drop for Permit {
         if self.word != 0 {
             self.settle(Ending::Cancelled);
         }
-    }
-}
-
-impl fmt::Debug for Permit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit").field("probe", &(self.word & PROBE != 0)).finish_non_exhaustive()
     }
 }
 
@@ -260,12 +248,12 @@ mod tests {
         // Other tests let places too, so the next circuit may find another one.
         for _ in 0..1_000 {
             let first = circuit(&events);
-            let (late, never) = (first.admit().ok().unwrap(), first.admit().ok().unwrap());
+            let (mut late, never) = (first.admit().ok().unwrap(), first.admit().ok().unwrap());
             let place = first.place;
             drop(first);
             let next = circuit(&events);
             if std::ptr::eq(place, next.place) {
-                late.failure();
+                late.settle(Ending::Answered(Outcome::TRANSIENT));
                 drop(never);
                 assert_eq!(next.state(), CircuitState::Closed);
                 assert_eq!((next.snapshot().generation, next.snapshot().consecutive_failures), (1, 0));

@@ -57,7 +57,8 @@ struct Summary {
 pub(super) struct Tenants {
     /// How many generations the former tenants had. The number in a word goes on where theirs ended, so that a permit of theirs is known.
     before: u64,
-    present: Option<Tenant>,
+    /// Boxed, so that a place that nobody lives in is small.
+    present: Option<Box<Tenant>>,
 }
 
 pub(super) struct Tenant {
@@ -90,7 +91,7 @@ impl Place {
         let vacant = VACANT.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let place = vacant.unwrap_or_else(|| Box::leak(Box::new(Self::empty())));
         let mut tenants = place.tenants.lock();
-        tenants.present = Some(Tenant { machine, audience: Audience { events, watch: None } });
+        tenants.present = Some(Box::new(Tenant { machine, audience: Audience { events, watch: None } }));
         place.summary.publish(&tenants);
         drop(tenants);
         place
@@ -177,11 +178,14 @@ impl Place {
     ) -> (R, u64) {
         let mut transitions = Transitions::default();
         let answer = decide(&mut tenants.present().machine, &mut transitions);
-        let word = self.summary.publish(&tenants);
+        let (word, is_earlier) = self.summary.publish(&tenants);
         if transitions.is_empty() {
             drop(tenants);
         } else {
             self.announce(tenants, &transitions);
+        }
+        if is_earlier {
+            self.parked.wake_all();
         }
         (answer, word)
     }
@@ -192,15 +196,16 @@ impl Place {
         let before = tenants.before;
         let audience = tenants.present().audience.clone();
         drop(tenants);
+        // First those who wait: nobody knows how long the user's code takes.
+        if transitions.iter().any(|transition| transition.to == CircuitState::Open) {
+            self.parked.wake_all();
+        }
         for Transition { from, to, generation, opening, open_for } in transitions.iter() {
             let open_for = opening.and_then(|opening| self.ask_open_time(before, generation, &opening)).or(open_for);
             let trip = opening.map(|opening| opening.trip);
             audience.events.emit(|| EventKind::Transition { from, to, generation, trip, open_for });
             if let Some(watch) = &audience.watch {
                 watch.tell(to, generation);
-            }
-            if to == CircuitState::Open {
-                self.parked.wake_all();
             }
         }
     }
@@ -287,13 +292,16 @@ impl Place {
 
 impl Summary {
     /// Brings the summary up to date. Runs under the lock, and writes only what has changed, so that readers keep their cache lines.
+    ///
+    /// Returns the word, and whether those who wait set their clocks too late.
     #[inline]
-    fn publish(&self, tenants: &Tenants) -> u64 {
-        let Some(Tenant { machine, .. }) = &tenants.present else {
-            return 0;
+    fn publish(&self, tenants: &Tenants) -> (u64, bool) {
+        let Some(Tenant { machine, .. }) = tenants.present.as_deref() else {
+            return (0, false);
         };
         let overdue_at = machine.overdue_at().unwrap_or(Instant::NEVER).as_nanos();
-        if self.overdue_at.load(Ordering::Relaxed) != overdue_at {
+        let published = self.overdue_at.load(Ordering::Relaxed);
+        if published != overdue_at {
             self.overdue_at.store(overdue_at, Ordering::Relaxed);
         }
         if let Some(trip) = machine.trip() {
@@ -306,7 +314,7 @@ impl Summary {
         if self.word.load(Ordering::Relaxed) != word {
             self.word.store(word, Ordering::Release);
         }
-        word
+        (word, overdue_at < published)
     }
 
     #[inline]
@@ -333,7 +341,7 @@ impl Tenants {
 
     /// The tenant that came after so many generations, if it is the present one.
     fn of(&mut self, before: u64) -> Option<&mut Tenant> {
-        self.present.as_mut().filter(|_| self.before == before)
+        self.present.as_deref_mut().filter(|_| self.before == before)
     }
 
     /// The generation of the present tenant that this word speaks of, or `None` when it is a former one's.

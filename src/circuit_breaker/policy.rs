@@ -20,7 +20,7 @@ use crate::error::ConfigError;
 /// | [`open_for`](Self::open_for) | 60 s | resilience4j, gobreaker |
 /// | [`probes`](Self::probes) in flight | 1 | gobreaker |
 /// | [`successes`](Self::successes) to close | 2 | |
-/// | [`half_open_timeout`](Self::half_open_timeout) | the open time | |
+/// | [`half_open_timeout`](Self::half_open_timeout) | the open time, at least 1 s | |
 /// | [`max_keys`](Self::max_keys) of a keyed layer | 10,000 | |
 ///
 /// A trip is named by the constructor; `or_` adds another, and the first to fire opens the circuit.
@@ -200,9 +200,9 @@ impl CircuitBreakerSettings {
     }
 
     /// How long a half-open period may last before it gives up on the probes that are still out. Defaults to the time the circuit was open
-    /// before.
+    /// before, at least 1 s.
     ///
-    /// A period in which nobody is probing has nothing to give up on, and goes on.
+    /// It runs while probes are out: a period in which nobody is probing has nothing to give up on, and goes on.
     #[must_use]
     pub const fn half_open_timeout(mut self, time: Duration) -> Self {
         self.half_open_timeout = Some(time);

@@ -35,8 +35,42 @@ impl Ring {
         }
     }
 
+    pub(super) const fn size(&self) -> u64 {
+        self.size as u64
+    }
+
     pub(super) const fn tally(&self) -> Tally {
         self.tally
+    }
+
+    /// The tally once so many more calls have pushed the oldest out, without these calls themselves.
+    pub(super) fn tally_before(&self, more: u64) -> Tally {
+        let more = usize::try_from(more).unwrap_or(usize::MAX).min(self.size);
+        let held = self.tally.calls as usize;
+        let pushed_out = more.saturating_sub(self.size - held);
+        let first = if self.is_full() { self.next } else { 0 };
+        let mut tally = self.tally;
+        tally.subtract(self.count(first, pushed_out));
+        tally
+    }
+
+    /// Counts so many calls from this one on, around the end of the ring: a word at a time.
+    fn count(&self, first: usize, calls: usize) -> Tally {
+        let mut tally = Tally { calls: calls as u64, ..Tally::default() };
+        let (mut at, mut left) = (first, calls);
+        while left > 0 {
+            let bit = at % BITS;
+            let run = left.min(BITS - bit).min(self.size - at);
+            let mask = (u64::MAX >> (BITS - run)) << bit;
+            tally.failed += u64::from((self.failed[at / BITS] & mask).count_ones());
+            tally.slow += u64::from((self.slow[at / BITS] & mask).count_ones());
+            left -= run;
+            at += run;
+            if at == self.size {
+                at = 0;
+            }
+        }
+        tally
     }
 
     /// Whether no call in it failed or was slow.
@@ -108,6 +142,10 @@ mod tests {
                 ring.record(call);
                 held.push(call);
                 prop_assert_eq!(ring.tally(), recount(&last(&held, size)));
+            }
+            for more in [0, 1, size / 2, size, 2 * size] {
+                let kept = last(&held, size.saturating_sub(more));
+                prop_assert_eq!(ring.tally_before(u64::from(more)), recount(&kept));
             }
             held = last(&held, size);
             let mut ring = ring.resized(resize);

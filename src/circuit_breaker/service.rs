@@ -2,25 +2,23 @@
 
 use std::{
     fmt, mem,
-    pin::Pin,
     task::{Context, Poll},
 };
 
-use tokio::time::Sleep;
 use tower::Service;
 
 use super::{
     future::ResponseFuture,
     handle::CircuitBreakerHandle,
     permit::{Gate, OnUnwind, Permit},
-    state::{Circuit, Seat},
+    state::Circuit,
     step::Ending,
+    wait::Wait,
     word::Refusal,
 };
 use crate::{
     error::CanReject,
     outcome::{Classify, ErrorsAreTransient},
-    time::{self, Instant},
 };
 
 /// See the [module docs](crate::circuit_breaker).
@@ -39,17 +37,12 @@ enum Latch {
     Pass {
         word: u64,
     },
-    Probe(Permit),
+    Probe(Latched),
     Refused(Refusal),
 }
 
-/// A caller that waits for the readiness of the inner service.
-#[derive(Default)]
-struct Wait {
-    seat: Option<Seat>,
-    /// Ends the wait when time alone changes the answer. Made once there is something to wait for.
-    timer: Option<(Instant, Pin<Box<Sleep>>)>,
-}
+/// A probe's place that no call has taken yet: readiness that is never used is no call, and no call has ended.
+struct Latched(Option<Permit>);
 
 impl<S, C> CircuitBreaker<S, C> {
     pub(super) const fn new(inner: S, classify: C, circuit: Circuit) -> Self {
@@ -65,8 +58,8 @@ impl<S, C> CircuitBreaker<S, C> {
     /// Decides anew, unless a probe's place is held already. Returns whether the call may go on.
     #[inline(never)]
     fn decide(&mut self) -> bool {
-        if let Latch::Probe(permit) = &self.latch
-            && permit.is_current()
+        if let Latch::Probe(latched) = &self.latch
+            && latched.is_current()
         {
             return true;
         }
@@ -77,7 +70,7 @@ impl<S, C> CircuitBreaker<S, C> {
         }
         self.latch = match self.circuit.gate() {
             Gate::Pass { word } => Latch::Pass { word },
-            Gate::Probe(permit) => Latch::Probe(permit),
+            Gate::Probe(permit) => Latch::Probe(Latched(Some(permit))),
             Gate::Refused(refusal) => Latch::Refused(refusal),
         };
         !matches!(self.latch, Latch::Refused(_))
@@ -107,28 +100,12 @@ impl<S, C> CircuitBreaker<S, C> {
         {
             return true;
         }
-        let wait = self.wait.get_or_insert_default();
-        self.circuit.park(&mut wait.seat, cx.waker());
-        let still_admitted = match &self.latch {
-            Latch::Probe(permit) => permit.is_current(),
+        let still_admitted = || match &self.latch {
+            Latch::Probe(latched) => latched.is_current(),
             Latch::Pass { word } => self.circuit.place.word() == *word,
             Latch::Undecided | Latch::Refused(_) => false,
         };
-        if !still_admitted {
-            return true;
-        }
-        let at = self.circuit.changes_at().filter(|at| *at != Instant::NEVER);
-        if wait.timer.as_ref().map(|(at, _)| *at) != at {
-            let arm = |at: Instant| Some((at, time::sleep(at.saturating_since(time::now()))?));
-            wait.timer = at.and_then(arm);
-        }
-        let is_over = wait.timer.as_mut().is_some_and(|(_, sleep)| sleep.as_mut().poll(cx).is_ready());
-        if is_over {
-            wait.timer = None;
-            // Time changes a state only when somebody looks.
-            self.circuit.state();
-        }
-        is_over
+        self.wait.get_or_insert_default().park(&self.circuit, still_admitted, cx)
     }
 }
 
@@ -205,9 +182,17 @@ impl<S, C> CircuitBreaker<S, C> {
     /// The permit of a probe, or what the circuit says now: it may have changed between readiness and call.
     #[inline(never)]
     fn admit(&mut self) -> Result<Permit, Refusal> {
+        match self.take_latched() {
+            Some(permit) => Ok(permit),
+            None => self.circuit.admit(),
+        }
+    }
+
+    /// What `poll_ready` has taken for the next call, if it is still worth anything.
+    fn take_latched(&mut self) -> Option<Permit> {
         match mem::replace(&mut self.latch, Latch::Undecided) {
-            Latch::Probe(permit) if permit.is_current() => Ok(permit),
-            _ => self.circuit.admit(),
+            Latch::Probe(mut latched) if latched.is_current() => latched.0.take(),
+            _ => None,
         }
     }
 
@@ -219,10 +204,7 @@ impl<S, C> CircuitBreaker<S, C> {
     {
         self.wait = None;
         let outcome = self.classify.classify(Err(error));
-        let permit = match mem::replace(&mut self.latch, Latch::Undecided) {
-            Latch::Probe(permit) => Ok(permit),
-            _ => self.circuit.admit(),
-        };
+        let permit = self.admit();
         if let Ok(mut permit) = permit {
             permit.settle(Ending::Answered(outcome));
         }
@@ -242,5 +224,21 @@ impl<S: fmt::Debug, C> fmt::Debug for CircuitBreaker<S, C> {
             .field("inner", &self.inner)
             .field("circuit", &self.circuit)
             .finish_non_exhaustive()
+    }
+}
+
+// ===== impl Latched =====
+
+impl Latched {
+    fn is_current(&self) -> bool {
+        self.0.as_ref().is_some_and(Permit::is_current)
+    }
+}
+
+impl Drop for Latched {
+    fn drop(&mut self) {
+        if let Some(permit) = self.0.take() {
+            permit.give_back();
+        }
     }
 }

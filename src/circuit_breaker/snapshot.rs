@@ -18,13 +18,13 @@ pub struct CircuitBreakerSnapshot {
     pub trip: Option<Trip>,
     /// How many half-open periods have failed since it was last closed.
     pub failed_cycles: u32,
-    /// Calls in the window, those that are overdue in flight included. 0 when no rate is watched.
+    /// Calls in the window, those that are overdue in flight included, for which the oldest make room. 0 when no rate is watched.
     pub calls: u64,
-    /// How many of them failed.
+    /// How many of them failed. With a slow call rate, those that are overdue have not, and push none out.
     pub failed: u64,
     /// How many of them were slow.
     pub slow: u64,
-    /// `failed / calls`, or `None` of no calls.
+    /// The failure rate as it is judged, or `None` of no calls.
     pub failure_rate: Option<f64>,
     /// `slow / calls`, or `None` of no calls.
     pub slow_call_rate: Option<f64>,

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     error::ConfigError,
     event::{CircuitState, Events},
+    keyed::Leave,
     shared::Shared,
     time::{self, Instant},
 };
@@ -105,9 +106,17 @@ impl Circuit {
         self.place.watch()
     }
 
-    /// Whether nothing would be lost if this circuit, which nobody else holds, were made anew.
-    pub(super) fn may_be_forgotten(&self, now: Instant) -> bool {
-        self.tenancy.is_unique() && self.place.look(|machine| machine.may_be_forgotten(now))
+    /// Whether this circuit may be forgotten, if nobody else holds it.
+    pub(super) fn may_leave(&self) -> Leave {
+        if !self.tenancy.is_unique() {
+            return Leave::No;
+        }
+        let now = time::now();
+        self.place.look(|machine| match machine.is_idle() {
+            true => Leave::Gladly,
+            false if machine.is_over(now) => Leave::IfNeedBe,
+            false => Leave::No,
+        })
     }
 
     pub(super) fn same(&self, other: &Self) -> bool {

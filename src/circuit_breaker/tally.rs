@@ -58,10 +58,11 @@ pub(super) fn ratio(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
 
-/// `part` of `whole` in per cent, rounded down.
+/// `part` of `whole` in per cent, rounded down, but not to nothing.
 pub(super) fn percent(part: u64, whole: u64) -> u8 {
     // At most 100, because a part is no larger than its whole.
-    (u128::from(part) * 100 / u128::from(whole.max(1))).min(100) as u8
+    let percent = (u128::from(part) * 100 / u128::from(whole.max(1))).min(100) as u8;
+    percent.max(u8::from(part > 0))
 }
 
 #[cfg(test)]
@@ -81,6 +82,7 @@ mod tests {
     #[test]
     fn nothing_has_no_rate() {
         assert_eq!((ratio(0, 0), percent(0, 0)), (None, 0));
+        assert_eq!((percent(1, 1_000), percent(999, 1_000)), (1, 99));
         assert_eq!((ratio(1, 4), percent(u64::MAX, u64::MAX)), (Some(0.25), 100));
     }
 }

@@ -44,6 +44,11 @@ impl TimeWindow {
         self.tally
     }
 
+    /// When the next bucket leaves, unless the window is empty.
+    pub(super) fn turns_at(&self) -> Option<Instant> {
+        (self.tally.calls > 0).then(|| Instant::from_nanos(self.ends))
+    }
+
     /// Whether no call in it failed or was slow, as far as it has been looked through.
     pub(super) const fn is_good(&self) -> bool {
         self.tally.is_good()

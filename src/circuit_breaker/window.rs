@@ -31,10 +31,28 @@ impl Counts {
         }
     }
 
-    pub(super) fn tally(&mut self, now: &mut Now) -> Tally {
+    /// What it holds, and what it still holds beside so many calls that are in flight and will be in it when they end.
+    pub(super) fn tally(&mut self, beside: u64, now: &mut Now) -> Tally {
         match self {
-            Self::Calls(ring) => ring.tally(),
+            Self::Calls(ring) if beside == 0 => ring.tally(),
+            Self::Calls(ring) => ring.tally_before(beside),
             Self::Time(window) => window.tally(now.get()),
+        }
+    }
+
+    /// How many calls in flight it can hold.
+    pub(super) const fn holds(&self, calls: u64) -> u64 {
+        match self {
+            Self::Calls(ring) if ring.size() < calls => ring.size(),
+            Self::Calls(_) | Self::Time(_) => calls,
+        }
+    }
+
+    /// When time alone changes what it holds.
+    pub(super) fn turns_at(&self) -> Option<Instant> {
+        match self {
+            Self::Calls(_) => None,
+            Self::Time(window) => window.turns_at(),
         }
     }
 

@@ -3,7 +3,10 @@
 //! Handles are registered with the first event that finds a recorder, so a recorder that is installed after the layer was built is found
 //! too, and after that an event costs a few nanoseconds.
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU64, Ordering},
+};
 
 use ::metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder, with_recorder};
 
@@ -14,20 +17,21 @@ const STATES: [CircuitState; 3] = [CircuitState::Closed, CircuitState::Open, Cir
 pub(super) struct Metrics {
     name: &'static str,
     handles: OnceLock<Handles>,
-    /// The generation that the state gauges show: an older event, overtaken on its way, must not move them back.
-    shown: Mutex<u64>,
+    /// Registered with the first transition, so that no series says that a circuit is in no state.
+    states: OnceLock<[Gauge; 3]>,
+    /// The newest generation and, in its lowest two bits, its state: an older event, overtaken on its way, must not move the gauges back.
+    newest: AtomicU64,
 }
 
 struct Handles {
     transitions: [Counter; 3],
-    states: [Gauge; 3],
     rejected: Counter,
     shadow_rejected: Counter,
     stale: Counter,
     keys_exhausted: Counter,
 }
 
-/// Whether a recorder is installed. The one that stands in for none has no size.
+/// Whether a recorder is installed. The one that stands in for none has no size; a real one keeps something.
 #[inline]
 pub(super) fn is_recorded() -> bool {
     with_recorder(|recorder| size_of_val(recorder) != 0)
@@ -35,7 +39,7 @@ pub(super) fn is_recorded() -> bool {
 
 impl Metrics {
     pub(super) const fn named(name: &'static str) -> Self {
-        Self { name, handles: OnceLock::new(), shown: Mutex::new(0) }
+        Self { name, handles: OnceLock::new(), states: OnceLock::new(), newest: AtomicU64::new(0) }
     }
 
     pub(super) fn record(&self, event: &Event<'_>, keyed: bool) {
@@ -48,7 +52,7 @@ impl Metrics {
                 handles.transitions[to as usize].increment(1);
                 // Many circuits share the name of a keyed layer: no one of them is "the state".
                 if !keyed {
-                    self.show(handles, to, generation);
+                    self.show(to, generation);
                 }
             }
             EventKind::Rejected { shadow: false, .. } => handles.rejected.increment(1),
@@ -58,12 +62,23 @@ impl Metrics {
         }
     }
 
-    fn show(&self, handles: &Handles, to: CircuitState, generation: u64) {
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        if generation > *shown {
-            *shown = generation;
+    /// Sets the gauges by the newest transition, and once more if it is not by then: a recorder's gauges are not set under a lock.
+    fn show(&self, to: CircuitState, generation: u64) {
+        let register = |recorder: &dyn Recorder| {
+            STATES.map(|state| {
+                let key = key(self.name, "buttress_circuit_breaker_state", Some(("state", state)));
+                recorder.register_gauge(&key, &METADATA)
+            })
+        };
+        let gauges = self.states.get_or_init(|| with_recorder(register));
+        self.newest.fetch_max(generation << 2 | to as u64, Ordering::SeqCst);
+        loop {
+            let newest = self.newest.load(Ordering::SeqCst);
             for state in STATES {
-                handles.states[state as usize].set(f64::from(u8::from(state == to)));
+                gauges[state as usize].set(f64::from(u8::from(newest & 3 == state as u64)));
+            }
+            if self.newest.load(Ordering::SeqCst) == newest {
+                return;
             }
         }
     }
@@ -71,21 +86,21 @@ impl Metrics {
 
 impl Handles {
     fn register(recorder: &dyn Recorder, name: &'static str) -> Self {
-        const METADATA: Metadata<'static> = Metadata::new("buttress", Level::INFO, Some("buttress"));
-        let key = |metric: &'static str, label: Option<(&'static str, CircuitState)>| {
-            let mut labels = vec![Label::from_static_parts("name", name)];
-            labels.extend(label.map(|(key, state)| Label::from_static_parts(key, state.as_str())));
-            Key::from_parts(metric, labels)
-        };
-        let counter = |metric, label| recorder.register_counter(&key(metric, label), &METADATA);
-        let gauge = |metric, label| recorder.register_gauge(&key(metric, label), &METADATA);
+        let counter = |metric, label| recorder.register_counter(&key(name, metric, label), &METADATA);
         Self {
             transitions: STATES.map(|state| counter("buttress_circuit_breaker_transitions_total", Some(("to", state)))),
-            states: STATES.map(|state| gauge("buttress_circuit_breaker_state", Some(("state", state)))),
             rejected: counter("buttress_circuit_breaker_rejected_total", None),
             shadow_rejected: counter("buttress_circuit_breaker_shadow_rejected_total", None),
             stale: counter("buttress_circuit_breaker_stale_total", None),
             keys_exhausted: counter("buttress_circuit_breaker_keys_exhausted_total", None),
         }
     }
+}
+
+const METADATA: Metadata<'static> = Metadata::new("buttress", Level::INFO, Some("buttress"));
+
+fn key(name: &'static str, metric: &'static str, label: Option<(&'static str, CircuitState)>) -> Key {
+    let mut labels = vec![Label::from_static_parts("name", name)];
+    labels.extend(label.map(|(key, state)| Label::from_static_parts(key, state.as_str())));
+    Key::from_parts(metric, labels)
 }
