@@ -138,18 +138,3 @@ fn the_response_future_is_small() {
     let service = CircuitBreakerLayer::new(PATIENT).layer(service_fn(dependency));
     drop(service.oneshot(1));
 }
-
-/// resilience4j_2243: whatever registers itself and is never removed.
-#[test]
-fn resilience4j_2243_layers_that_come_and_go_leave_nothing_behind() {
-    let come_and_go = || {
-        let layer = CircuitBreakerLayer::new(PATIENT.or_failure_rate(0.5).name(buttress::intern("come and go")));
-        layer.handle().on_event(|_| {});
-        let _watch = layer.handle().watch();
-        let mut service = layer.layer(service_fn(dependency));
-        assert!(call(&mut service, 1).is_ok());
-    };
-    come_and_go();
-    let measured = allocation_counter::measure(|| (0..10_000).for_each(|_| come_and_go()));
-    assert_eq!((measured.count_current, measured.bytes_current), (0, 0));
-}

@@ -133,3 +133,38 @@ fn cve_2023_45142_keys_make_no_series() {
     assert_eq!(recorder.values("").len(), 7, "one of each");
     assert!(recorder.values("_state{").is_empty(), "no circuit is the state of all");
 }
+
+/// A recorder's gauge is somebody's code, and may look at the circuit.
+#[test]
+fn a_gauge_that_looks_at_the_circuit_does_not_deadlock() {
+    struct Looks(std::sync::OnceLock<CircuitBreakerHandle>);
+    impl metrics::GaugeFn for Looks {
+        fn increment(&self, _: f64) {}
+        fn decrement(&self, _: f64) {}
+        fn set(&self, _: f64) {
+            let _ = self.0.get().map(CircuitBreakerHandle::force_closed);
+        }
+    }
+    struct Gauges(Arc<Looks>);
+    impl Recorder for Gauges {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+            Counter::noop()
+        }
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::from_arc(Arc::clone(&self.0))
+        }
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+    let looks = Arc::new(Looks(std::sync::OnceLock::new()));
+    metrics::with_local_recorder(&Gauges(Arc::clone(&looks)), || {
+        let handle = CircuitBreakerHandle::try_new(Settings::new()).unwrap();
+        let _ = looks.0.set(handle.clone());
+        handle.force_open();
+        assert_eq!(handle.state(), buttress::CircuitState::Closed, "the gauge has closed it again");
+    });
+}

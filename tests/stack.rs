@@ -66,6 +66,60 @@ async fn a_box_error_runs_through_our_layer_and_towers() {
     assert_eq!(call(&mut stack).await.unwrap_err().as_rejected().unwrap().policy(), "outer");
 }
 
+/// tower's layers box the error; one line above them makes it the stack's own again, and what is in it is still found.
+#[tokio::test(start_paused = true)]
+async fn typed_errors_run_through_our_layer_over_all_of_towers() {
+    #[derive(Debug, thiserror::Error)]
+    enum Mine {
+        #[error(transparent)]
+        Rejected(#[from] Rejected),
+        #[error("below")]
+        Below(#[source] BoxError),
+    }
+    impl AsRejected for Mine {
+        fn as_rejected(&self) -> Option<Rejected> {
+            Rejected::find(self)
+        }
+    }
+    #[derive(Debug, thiserror::Error)]
+    #[error("a client's")]
+    struct Foreign(#[source] BoxError);
+
+    async fn drive<E>(wrap: fn(BoxError) -> E)
+    where
+        E: From<Rejected> + AsRejected + std::fmt::Debug + Send + 'static,
+    {
+        let (probe, control) = Probe::new();
+        let layer = CircuitBreakerLayer::new(Settings::consecutive_failures(3).name("typed"));
+        let mut stack = ServiceBuilder::new()
+            .layer(layer.clone())
+            .map_err(wrap)
+            .layer(BufferLayer::new(8))
+            .layer(LoadShedLayer::new())
+            .layer(ConcurrencyLimitLayer::new(1))
+            .layer(TimeoutLayer::new(SECOND))
+            .service(probe);
+        buttress::check::<u32, _>(&stack);
+        control.answer(Answer::Never);
+        let first = tokio::spawn(stack.clone().oneshot(1));
+        tokio::task::yield_now().await;
+        let shed = stack.ready().await.unwrap().call(1).await.unwrap_err();
+        assert_eq!(shed.as_rejected().unwrap().reason(), Reason::Overloaded);
+        let elapsed = first.await.unwrap().unwrap_err();
+        assert_eq!(elapsed.as_rejected().unwrap().reason(), Reason::TimedOut);
+        assert_eq!(layer.handle().snapshot().consecutive_failures, 1);
+        control.answer(Answer::Err);
+        for _ in 0..2 {
+            assert!(stack.ready().await.unwrap().call(1).await.unwrap_err().as_rejected().is_none());
+        }
+        let refused = stack.ready().await.unwrap().call(1).await.unwrap_err().as_rejected().unwrap();
+        assert_eq!((refused.policy(), refused.reached_inner()), ("typed", false));
+    }
+    drive::<Mine>(Mine::Below).await;
+    drive::<Error<Foreign>>(|error| Error::Service(Foreign(error))).await;
+    drive::<BoxError>(|error| error).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_users_own_enum_runs_through_the_stack() {
     let (probe, control) = Probe::new();

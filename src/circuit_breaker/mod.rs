@@ -106,7 +106,8 @@
 //! | ends in another period than it began in | nothing: it is stale |
 //!
 //! Calls in flight that are older than the slow threshold count from that moment: in the row of failures once, in a rate as long as they
-//! are in flight and then as they end. The next call or look notices, and so does a caller that is parked in `poll_ready`.
+//! are in flight, where the oldest in the window make room for them, and then as they end. The next call or look notices, and so does a
+//! caller that waits for the readiness of the inner service.
 //!
 //! The outcome is known at the response's head; a body that breaks off later is not seen.
 //!
@@ -131,11 +132,13 @@
 //! # A circuit per key
 //!
 //! [`KeyedCircuitBreakerLayer`] keeps a circuit for each host, tenant or route that a function finds in the request, at most
-//! [`max_keys`](CircuitBreakerSettings::max_keys) of them. The least recently used leaves first, unless it is open and its time is not over, in use, in somebody's hand
-//! (a handle), or under an operator's order. When all that were asked must stay, a new key is served without a circuit of its own, and
-//! reported: never refused for want of room. A key that comes back after it left begins closed.
+//! [`max_keys`](CircuitBreakerSettings::max_keys) of them. To make room, the sixteen least recently used are asked: the first that is closed and idle leaves, or else the
+//! first whose open time is over. One that is open, in use, in somebody's hand (a handle, a permit) or in another mode than enforced stays.
+//! When all must stay, a new key is served without a circuit of its own, and reported: never refused for want of room. A key that comes
+//! back after it left begins closed, with the layer's settings.
 //!
-//! It is always ready, and an admitted call takes the inner readiness inside its future: of a clone, so the inner service must be `Clone`.
+//! It is always ready, because the key is in the request. An admitted call waits for the inner readiness inside its future, with a clone, so
+//! the inner service must be `Clone`; a trip ends that wait, and it is no part of the call's time.
 //!
 //! ```
 //! use buttress::circuit_breaker::{CircuitBreakerSettings, KeyedCircuitBreakerLayer};
@@ -165,6 +168,11 @@
 //!
 //! A future that is dropped, whether it was ever polled or not, gives its place back at once. So does readiness that is never used, when
 //! the service is called, polled again or dropped; until then a place that is held idle is bounded by the half-open time-out.
+//!
+//! When the circuit opens between readiness and call, the call is refused, and what the inner service has reserved for it (a permit of
+//! `ConcurrencyLimit`, say) stays with this instance until it is polled again or dropped, as in tower. Over [`LateLayer`](crate::LateLayer)
+//! nothing is reserved before a call goes. Conversely, an instance that became ready only because the circuit refuses will refuse its next
+//! call, with the `retry_after` of that moment.
 //!
 //! # Panics
 //!

@@ -203,3 +203,31 @@ async fn a_probe_of_an_earlier_half_open_period_is_stale() {
     second.success();
     assert_eq!(rig.state(), CircuitState::Closed);
 }
+
+/// A dependency that is well must not be given up on because its callers come seldom or its answers take longer than the open time.
+#[tokio::test(start_paused = true)]
+async fn no_probe_is_given_up_on_before_its_own_time() {
+    let rig = Rig::half_open(Settings::new().half_open_timeout(10 * SECOND)).await;
+    for _ in 0..2 {
+        let probe = rig.handle.try_acquire().unwrap();
+        for _ in 0..5 {
+            pass(SECOND).await;
+            rig.state();
+        }
+        probe.success();
+        for _ in 0..10 {
+            pass(SECOND).await;
+            rig.state();
+        }
+    }
+    assert_eq!(rig.state(), CircuitState::Closed);
+
+    let short = Rig::open(Settings::new().open_for(Duration::from_millis(10))).await;
+    pass(Duration::from_millis(10)).await;
+    let probe = short.handle.try_acquire().unwrap();
+    pass(SECOND - Duration::from_nanos(1)).await;
+    assert_eq!(short.state(), CircuitState::HalfOpen, "at least a second");
+    pass(Duration::from_nanos(1)).await;
+    assert_eq!(short.state(), CircuitState::Open);
+    drop(probe);
+}

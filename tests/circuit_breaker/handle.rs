@@ -53,6 +53,9 @@ async fn forced_closed_counts_and_refuses_nothing() {
     rig.fail(10).await;
     let snapshot = rig.handle.snapshot();
     assert_eq!((snapshot.state, snapshot.consecutive_failures), (CircuitState::Closed, 10));
+    rig.handle.force_open();
+    rig.handle.force_closed();
+    assert_eq!(rig.handle.snapshot().trip, None);
     assert_eq!(rig.call().await, Ok(1));
 }
 
@@ -156,6 +159,23 @@ async fn new_settings_judge_what_has_been_counted() {
     assert_eq!(rig.state(), CircuitState::HalfOpen);
     rig.handle.update(Settings::new()).unwrap();
     assert!(rig.is_open(), "nobody is left to ask");
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_settings_keep_a_window_of_time_and_drop_or_take_up_a_slow_threshold() {
+    let window = |seconds: u32| Settings::failure_rate(0.5).window(Window::Time(seconds * SECOND)).minimum_calls(10);
+    let mut rig = Rig::new(window(10).or_slow_call_rate(1.0, SECOND));
+    let _hanging: Vec<_> = (0..9).map(|_| rig.handle.try_acquire().unwrap()).collect();
+    pass(SECOND).await;
+    assert_eq!((rig.handle.snapshot().calls, rig.handle.snapshot().slow), (9, 9));
+    rig.fail(5).await;
+    rig.handle.update(window(20)).unwrap();
+    assert_eq!((rig.handle.snapshot().calls, rig.handle.snapshot().failed), (5, 5), "nothing is slow any more");
+    pass(12 * SECOND).await;
+    assert_eq!(rig.handle.snapshot().calls, 5, "the longer window still holds them");
+    rig.handle.update(window(20).slow_calls(SECOND)).unwrap();
+    // Those that were watched before still are.
+    assert!(rig.is_open());
 }
 
 #[tokio::test(start_paused = true)]

@@ -140,3 +140,82 @@ fn settings_that_cannot_work_are_a_typed_error() {
     let error = KeyedCircuitBreakerLayer::try_new(Settings::new().max_keys(0), |request: &u32| *request).unwrap_err();
     assert_eq!(error.field(), "max_keys");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_trip_and_force_open_reach_the_calls_that_wait_for_readiness() {
+    let layer = layer(Settings::consecutive_failures(2).slow_calls(SECOND));
+    let (probe, control) = Probe::new();
+    control.answer(Answer::Never);
+    let service = layer.layer(ConcurrencyLimit::new(probe, 2));
+    let calls: Vec<_> = (0..4).map(|_| tokio::spawn(service.clone().oneshot(1))).collect();
+    tokio::time::sleep(2 * SECOND).await;
+    let finished: Vec<_> = calls.iter().map(tokio::task::JoinHandle::is_finished).collect();
+    assert_eq!(finished, [false, false, true, true], "refused by the trip");
+    calls.iter().for_each(tokio::task::JoinHandle::abort);
+
+    let (probe, control) = Probe::new();
+    control.ready(Ready::Never);
+    let mut waits = tokio_test::task::spawn(layer.layer(probe).oneshot(2));
+    assert!(waits.poll().is_pending());
+    layer.handle().circuit(2).unwrap().force_open();
+    assert!(waits.is_woken());
+    assert!(matches!(waits.poll(), Poll::Ready(Err(AppError::Rejected(_)))));
+    assert_eq!(control.calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn our_own_queue_is_not_the_dependencys_slowness() {
+    let layer = layer(Settings::consecutive_failures(1).slow_calls(SECOND));
+    let take = |_: u32| async {
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        Ok::<u32, AppError>(1)
+    };
+    let service = layer.layer(ConcurrencyLimit::new(tower::service_fn(take), 1));
+    let calls: Vec<_> = (0..5).map(|_| tokio::spawn(service.clone().oneshot(1))).collect();
+    for call in calls {
+        assert_eq!(call.await.unwrap(), Ok(1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waited_through_an_outage_goes_once_the_circuit_lets_it() {
+    let layer = layer(Settings::consecutive_failures(1).open_for(SECOND));
+    let (probe, control) = Probe::new();
+    control.ready(Ready::Never);
+    let mut waits = tokio_test::task::spawn(layer.layer(probe).oneshot(1));
+    assert!(waits.poll().is_pending());
+    let circuit = layer.handle().circuit(1).unwrap();
+    circuit.try_acquire().unwrap().failure();
+    pass(SECOND).await;
+    // It is polled only now: half-open, and a place is free.
+    assert!(waits.poll().is_pending());
+    assert_eq!(circuit.snapshot().probes_in_flight, 1);
+    control.ready(Ready::Yes);
+    assert_eq!(waits.poll(), Poll::Ready(Ok(1)));
+    assert_eq!(circuit.snapshot().probes_succeeded, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_whose_permit_is_out_is_not_forgotten() {
+    let layer = layer(Settings::consecutive_failures(1).max_keys(1));
+    let permit = layer.handle().circuit(1).unwrap().try_acquire().unwrap();
+    let (probe, _) = Probe::new();
+    assert_eq!(layer.layer(probe).oneshot(2).await, Ok(2));
+    permit.failure();
+    assert_eq!(layer.handle().get(1).unwrap().state(), CircuitState::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_closed_circuits_leave_before_one_that_is_trying_again() {
+    let layer = layer(Settings::consecutive_failures(1).open_for(SECOND).max_keys(2));
+    layer.handle().circuit(1).unwrap().try_acquire().unwrap().failure();
+    let _ = layer.handle().circuit(2).unwrap();
+    pass(SECOND).await;
+    assert_eq!(layer.handle().get(1).unwrap().state(), CircuitState::HalfOpen);
+    let _ = layer.handle().circuit(3).unwrap();
+    assert!(layer.handle().get(1).is_some() && layer.handle().get(2).is_none());
+    // In shadow too, somebody has a hand on it.
+    layer.handle().circuit(3).unwrap().shadow();
+    let _ = layer.handle().circuit(4).unwrap();
+    assert!(layer.handle().get(3).is_some() && layer.handle().get(1).is_none());
+}

@@ -148,3 +148,86 @@ fn it_works_under_another_executor() {
     });
     assert_eq!(layer.handle().snapshot().probes_succeeded, 1);
 }
+
+/// Whoever parked before the calls began to hang has set no clock by them.
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_parked_first_hears_of_the_hang_too() {
+    for update in [false, true] {
+        let threshold = if update { 3_600 * SECOND } else { SECOND };
+        let (probe, control) = Probe::new();
+        control.answer(Answer::Never);
+        let layer = CircuitBreakerLayer::new(Settings::consecutive_failures(1).slow_calls(threshold));
+        let service = layer.layer(ConcurrencyLimit::new(probe, 1));
+        let mut first = service.clone();
+        first.ready().await.unwrap();
+        let parked = tokio::spawn(service.clone().oneshot(1));
+        tokio::task::yield_now().await;
+        let hangs = tokio::spawn(first.call(1));
+        tokio::task::yield_now().await;
+        if update {
+            layer.handle().update(Settings::consecutive_failures(1).slow_calls(SECOND)).unwrap();
+        }
+        tokio::time::sleep(2 * SECOND).await;
+        assert!(parked.is_finished(), "update: {update}");
+        hangs.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_waits_for_readiness_hears_that_another_has_failed() {
+    let settings = Settings::new().probes(2).slow_calls(SECOND).half_open_timeout(60 * SECOND);
+    let rig = Rig::half_open(settings).await;
+    let _hangs = rig.hang().await;
+    rig.control.ready(Ready::Never);
+    let mut waits = rig.service.clone();
+    let waits = tokio::spawn(async move { waits.ready().await?.call(1).await });
+    tokio::time::sleep(2 * SECOND).await;
+    assert!(waits.is_finished());
+}
+
+/// Readiness that is never used is no call, and so nothing that could have been cancelled.
+#[tokio::test(start_paused = true)]
+async fn a_probes_place_that_is_never_used_is_no_cancelled_call() {
+    let rig = Rig::half_open(Settings::new().count_cancelled()).await;
+    for ready in [Ready::Yes, Ready::Never] {
+        rig.control.ready(ready);
+        let mut idle = rig.service.clone();
+        assert_eq!(tokio_test::task::spawn(idle.ready()).poll().is_ready(), ready == Ready::Yes);
+        drop(idle);
+        assert_eq!((rig.state(), rig.handle.snapshot().probes_in_flight), (CircuitState::HalfOpen, 0));
+    }
+    // Nor a stale one, when the period has passed meanwhile.
+    rig.control.ready(Ready::Yes);
+    let mut idle = rig.service.clone();
+    idle.ready().await.unwrap();
+    rig.handle.reset();
+    rig.log();
+    drop(idle);
+    assert_eq!(rig.log(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_is_woken_before_listeners_run() {
+    let rig = Rig::new(Settings::consecutive_failures(1));
+    rig.control.ready(Ready::Never);
+    let mut service = rig.service.clone();
+    let parked = Arc::new(Mutex::new(tokio_test::task::spawn(async move { service.ready().await?.call(1).await })));
+    assert!(parked.lock().unwrap().poll().is_pending());
+    let woken = Arc::new(Mutex::new(None));
+    rig.handle.on_event({
+        let (parked, woken) = (Arc::clone(&parked), Arc::clone(&woken));
+        move |_| *woken.lock().unwrap() = Some(parked.lock().unwrap().is_woken())
+    });
+    rig.handle.try_acquire().unwrap().failure();
+    assert_eq!(*woken.lock().unwrap(), Some(true));
+}
+
+#[test]
+fn a_runtime_without_time_waits_without_a_timer() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let layer = CircuitBreakerLayer::new(Settings::consecutive_failures(1).open_for(Duration::from_nanos(1)));
+    layer.handle().try_acquire().unwrap().failure();
+    let (probe, control) = Probe::new();
+    control.ready(Ready::After(3));
+    assert_eq!(runtime.block_on(layer.layer(probe).oneshot(1)), Ok(1));
+}

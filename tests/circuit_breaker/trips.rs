@@ -387,3 +387,80 @@ async fn gobreaker_91_a_herd_that_began_before_the_trip_changes_nothing_after_it
     pass(SECOND).await;
     assert_eq!(rig.state(), CircuitState::HalfOpen);
 }
+
+/// What is in the window already must make room for what hangs, or a hang never shows after good traffic.
+#[tokio::test(start_paused = true)]
+async fn a_hang_opens_a_window_that_is_full_of_good_calls() {
+    let calls = Settings::failure_rate(0.5).slow_calls(SECOND);
+    for (settings, hung) in [(calls, 50), (Settings::slow_call_rate(1.0, SECOND), 100)] {
+        let mut rig = Rig::new(settings);
+        rig.ok(1_000).await;
+        let mut hanging: Vec<_> = (1..hung).map(|_| rig.handle.try_acquire().unwrap()).collect();
+        pass(SECOND).await;
+        assert!(!rig.is_open());
+        hanging.push(rig.handle.try_acquire().unwrap());
+        pass(SECOND).await;
+        assert_eq!(rig.handle.snapshot().calls, 100);
+        assert!(rig.is_open(), "{hung}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hang_weighs_more_as_good_calls_leave_a_window_of_time() {
+    let mut rig = Rig::new(TEN_SECONDS.slow_calls(SECOND));
+    rig.ok(100).await;
+    let _hanging: Vec<_> = (0..50).map(|_| rig.handle.try_acquire().unwrap()).collect();
+    pass(2 * SECOND).await;
+    assert!(!rig.is_open(), "a third of the calls");
+    pass(10 * SECOND).await;
+    assert_eq!(trip(&rig.refusal().await), Trip::FailureRate(100));
+
+    // The same with nobody left to call.
+    let (probe, control) = Probe::new();
+    let layer = CircuitBreakerLayer::new(TEN_SECONDS.slow_calls(SECOND));
+    let service = layer.layer(ConcurrencyLimit::new(probe, 4));
+    for _ in 0..20 {
+        service.clone().oneshot(1).await.unwrap();
+    }
+    control.answer(Answer::Never);
+    let calls: Vec<_> = (0..6).map(|_| tokio::spawn(service.clone().oneshot(1))).collect();
+    tokio::time::sleep(15 * SECOND).await;
+    let finished: Vec<_> = calls.iter().map(tokio::task::JoinHandle::is_finished).collect();
+    assert_eq!(finished, [false, false, false, false, true, true]);
+    calls.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+/// With a rate of their own, slow calls are no failures, and no good calls either until they end.
+#[tokio::test(start_paused = true)]
+async fn calls_that_hang_dilute_no_failure_rate() {
+    let settings = Settings::failure_rate(0.5).or_slow_call_rate(1.0, SECOND).window(Window::Calls(10));
+    let mut rig = Rig::new(settings.minimum_calls(10));
+    rig.ok(1).await;
+    let _hanging: Vec<_> = (0..5).map(|_| rig.handle.try_acquire().unwrap()).collect();
+    pass(2 * SECOND).await;
+    rig.fail(9).await;
+    assert_eq!(trip(&rig.refusal().await), Trip::FailureRate(90));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_call_that_was_given_up_is_no_success_in_the_row() {
+    let mut rig = Rig::new(Settings::slow_call_rate(1.0, SECOND).minimum_calls(50).or_consecutive_failures(3));
+    rig.fail(2).await;
+    let hanging = rig.hang().await;
+    pass(2 * SECOND).await;
+    drop(hanging);
+    rig.fail(1).await;
+    assert!(rig.is_open());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_that_was_ready_at_once_comes_after_what_grew_too_slow_before_it() {
+    let mut rig = Rig::new(Settings::consecutive_failures(3).slow_calls(SECOND));
+    let _hanging = [rig.handle.try_acquire().unwrap(), rig.handle.try_acquire().unwrap()];
+    let made = rig.service.ready().await.unwrap().call(1);
+    pass(SECOND).await;
+    made.await.unwrap();
+    let _third = rig.handle.try_acquire().unwrap();
+    pass(SECOND).await;
+    assert_eq!(rig.handle.snapshot().consecutive_failures, 1);
+}
