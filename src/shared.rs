@@ -49,21 +49,20 @@ impl<T> Shared<T> {
 
     /// Whether this is the original and nobody else holds a reference.
     pub(crate) fn is_unique(&self) -> bool {
-        // Who leaves a stripe that is still to be counted for one that has been would be missed, but for the count of moves.
-        let moves = self.stripe.moves.load(Ordering::SeqCst);
-        let others = self.stripe.others.get().into_iter().flat_map(|others| others.iter().filter_map(OnceLock::get));
-        self.stripe.original.is_none()
-            && Arc::strong_count(&self.stripe) == 1
-            && {
-                // Who has just left the original for another stripe is to be seen there.
-                fence(Ordering::SeqCst);
-                true
-            }
-            && others.into_iter().all(|other| Arc::strong_count(other) == 1)
-            && {
-                fence(Ordering::SeqCst);
-                self.stripe.moves.load(Ordering::SeqCst) == moves && Arc::strong_count(&self.stripe) == 1
-            }
+        let stripe = &self.stripe;
+        // Who goes from a stripe that is still to be counted to one that has been would be missed, but for the count of moves.
+        let moves = stripe.moves.load(Ordering::SeqCst);
+        if stripe.original.is_some() || Arc::strong_count(stripe) > 1 {
+            return false;
+        }
+        // Who has just left the original for another stripe, perhaps the first other one, is to be seen there.
+        fence(Ordering::SeqCst);
+        let mut others = stripe.others.get().into_iter().flat_map(|others| others.iter().filter_map(OnceLock::get));
+        if others.any(|other| Arc::strong_count(other) > 1) {
+            return false;
+        }
+        fence(Ordering::SeqCst);
+        stripe.moves.load(Ordering::SeqCst) == moves && Arc::strong_count(stripe) == 1
     }
 
     /// Whether both are references to the same value.

@@ -2,6 +2,8 @@
 //!
 //! It knows no lock, no clock, no future. `state.rs` holds the lock around it.
 
+mod control;
+
 use std::time::Duration;
 
 use super::{
@@ -402,70 +404,6 @@ impl Machine {
         self.window = self.limits.window.map(Counts::new);
     }
 
-    // ----- control -----
-
-    /// Changes who decides. Leaving a forced or disabled mode begins afresh; between enforced and shadow nothing is lost.
-    pub(super) fn set_mode(&mut self, mode: CircuitMode, transitions: &mut Transitions) {
-        if mode == self.mode {
-            return;
-        }
-        let from = self.state();
-        let keeps = self.mode.is_automatic() && mode.is_automatic();
-        self.mode = mode;
-        if keeps {
-            return;
-        }
-        self.phase = Phase::Closed;
-        self.trip = None;
-        if mode.is_automatic() {
-            self.forget();
-        }
-        self.renew();
-        let opening = matches!(mode, CircuitMode::ForcedOpen).then(|| {
-            self.trip = Some(Trip::Forced);
-            Opening { cycle: self.cycle, trip: Trip::Forced, outcome: None }
-        });
-        if from != self.state() {
-            transitions.push(Transition {
-                from,
-                to: self.state(),
-                generation: self.generation,
-                opening,
-                open_for: None,
-            });
-        }
-    }
-
-    /// Closed, enforced, and nothing counted.
-    pub(super) fn reset(&mut self, transitions: &mut Transitions) {
-        let from = self.state();
-        self.mode = CircuitMode::Enforced;
-        self.forget();
-        self.phase = Phase::Closed;
-        self.renew();
-        if from != CircuitState::Closed {
-            transitions.push(Transition {
-                from,
-                to: CircuitState::Closed,
-                generation: self.generation,
-                opening: None,
-                open_for: None,
-            });
-        }
-    }
-
-    /// New limits for the same circuit: state, run and window stay, as far as the new window holds them.
-    pub(super) fn set_limits(&mut self, limits: Limits, now: Instant, transitions: &mut Transitions) {
-        self.window = match (self.window.take(), limits.window) {
-            (Some(counts), Some(window)) => Some(counts.resized(window, now)),
-            (None, window) => window.map(Counts::new),
-            (_, None) => None,
-        };
-        self.limits = limits;
-        // What has been counted may decide under the new limits, and no call may be left to ask.
-        self.judge(None, &mut now.into(), transitions);
-    }
-
     /// When the passing of time alone will change the state for callers that wait.
     pub(super) fn changes_at(&self) -> Option<Instant> {
         let gives_up = match self.phase {
@@ -486,35 +424,6 @@ impl Machine {
             _ if self.mode != CircuitMode::Enforced => false,
             Phase::Open { until } => now >= until,
             Phase::HalfOpen { .. } | Phase::Closed => true,
-        }
-    }
-
-    pub(super) fn snapshot(&mut self, now: Instant) -> CircuitBreakerSnapshot {
-        let tally = self.tally(&mut now.into());
-        let failures = self.tally_for_failures(&mut now.into());
-        let (probes_in_flight, probes_succeeded) = match self.phase {
-            Phase::HalfOpen { probes, .. } => (probes.out(), probes.succeeded()),
-            Phase::Closed | Phase::Open { .. } => (0, 0),
-        };
-        CircuitBreakerSnapshot {
-            state: self.state(),
-            mode: self.mode,
-            generation: self.generation,
-            trip: self.trip,
-            failed_cycles: self.cycle,
-            calls: tally.calls,
-            failed: failures.failed,
-            slow: tally.slow,
-            failure_rate: ratio(failures.failed, failures.calls),
-            slow_call_rate: ratio(tally.slow, tally.calls),
-            consecutive_failures: self.consecutive.run(),
-            overdue_in_flight: self.in_flight.overdue(),
-            probes_in_flight,
-            probes_succeeded,
-            time_to_half_open: match (self.mode.is_automatic(), self.phase) {
-                (true, Phase::Open { until }) if until != Instant::NEVER => Some(until.saturating_since(now)),
-                _ => None,
-            },
         }
     }
 }
