@@ -131,7 +131,9 @@ impl Machine {
         let next = self.in_flight.overdue_at(self.limits.slow_threshold?);
         // While calls hang, what else is in a window of time leaves it, and they weigh more.
         let turns = match (&self.window, self.phase) {
-            (Some(window), Phase::Closed) if self.in_flight.overdue() > 0 => window.turns_at(),
+            (Some(window), Phase::Closed) if self.in_flight.overdue() > 0 && self.mode.is_automatic() => {
+                window.turns_at()
+            }
             _ => None,
         };
         next.into_iter().chain(turns).min()

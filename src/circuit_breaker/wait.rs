@@ -25,18 +25,23 @@ impl Wait {
         cx: &mut Context<'_>,
     ) -> bool {
         circuit.park(&mut self.seat, cx.waker());
+        let now = time::now();
+        if circuit.changes_at().is_some_and(|at| at <= now) {
+            // Time changes a state only when somebody looks.
+            circuit.state();
+        }
         if !still_admitted() {
             return true;
         }
-        let at = circuit.changes_at().filter(|at| *at != Instant::NEVER);
+        // What is still in the past now will not come: a timer for it would be over at once, again and again.
+        let at = circuit.changes_at().filter(|at| *at > now && *at != Instant::NEVER);
         if self.timer.as_ref().map(|(at, _)| *at) != at {
-            let arm = |at: Instant| Some((at, time::sleep(at.saturating_since(time::now()))?));
+            let arm = |at: Instant| Some((at, time::sleep(at.saturating_since(now))?));
             self.timer = at.and_then(arm);
         }
         let is_over = self.timer.as_mut().is_some_and(|(_, sleep)| sleep.as_mut().poll(cx).is_ready());
         if is_over {
             self.timer = None;
-            // Time changes a state only when somebody looks.
             circuit.state();
         }
         is_over

@@ -231,3 +231,31 @@ fn a_runtime_without_time_waits_without_a_timer() {
     control.ready(Ready::After(3));
     assert_eq!(runtime.block_on(layer.layer(probe).oneshot(1)), Ok(1));
 }
+
+/// Where nothing is judged, nothing that is due is ever done: a caller that waits must not wait for it in a loop.
+#[tokio::test(start_paused = true)]
+async fn forced_closed_with_calls_that_hang_makes_nobody_spin() {
+    let settings = Settings::failure_rate(0.5).window(buttress::circuit_breaker::Window::Time(10 * SECOND));
+    for force in [true, false] {
+        let mut rig = Rig::new(settings.slow_calls(SECOND).minimum_calls(1_000));
+        if force {
+            rig.handle.force_closed();
+        }
+        rig.ok(10).await;
+        let _hangs = rig.hang().await;
+        pass(2 * SECOND).await;
+        rig.ok(1).await;
+        rig.control.ready(Ready::Never);
+        let mut service = rig.service.clone();
+        let mut waits = tokio_test::task::spawn(async move { service.ready().await?.call(1).await });
+        for _ in 0..30 {
+            assert!(waits.poll().is_pending());
+            let polls = rig.control.readiness.load(std::sync::atomic::Ordering::SeqCst);
+            pass(SECOND).await;
+            assert!(rig.control.readiness.load(std::sync::atomic::Ordering::SeqCst) - polls <= 2);
+        }
+        rig.control.ready(Ready::Yes);
+        assert!(waits.is_woken());
+        assert_eq!(waits.poll(), Poll::Ready(Ok(1)));
+    }
+}
