@@ -194,8 +194,8 @@ impl Events {
     }
 }
 
-/// Events are told while a permit is dropped too, perhaps by a panic, and a second panic there would end the process.
-fn guarded(tell: impl FnOnce()) {
+/// Runs code that is not ours. It runs while a permit is dropped too, perhaps by a panic, and a second panic there would end the process.
+pub(crate) fn guarded(tell: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(tell)) {
         // The panic hook has already reported it, and the payload's own destructor may panic too.
         std::mem::forget(payload);

@@ -72,15 +72,15 @@ impl<K: Hash + Eq, V: Clone> Keyed<K, V> {
     /// The value of this key, made by `make` when it has none. `None` when every place is taken by a value that may not leave.
     pub(crate) fn get_or_insert(&self, key: K, make: impl FnOnce() -> V, may_leave: impl Fn(&V) -> Leave) -> Option<V> {
         let (hashed, shard) = self.find(key);
+        // Before the lock, so that they are dropped after it, whatever happens.
+        let (mut asked, mut leaver) = (Vec::new(), None);
         let mut map = shard.map.lock();
         if let Some(value) = map.get(&hashed) {
             let value = value.clone();
             drop(map);
             return Some(value);
         }
-        let mut leaver = None;
         if map.len() >= shard.room {
-            let mut asked = Vec::with_capacity(ASKED);
             while asked.len() < ASKED
                 && let Some((key, value)) = map.pop_lru()
             {
@@ -95,7 +95,7 @@ impl<K: Hash + Eq, V: Clone> Keyed<K, V> {
                 let (_, key, value) = asked.remove(leaves);
                 leaver = Some((key, value));
             }
-            for (_, key, value) in asked {
+            for (_, key, value) in asked.drain(..) {
                 map.push(key, value);
             }
             if leaver.is_none() {

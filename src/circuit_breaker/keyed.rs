@@ -70,15 +70,18 @@ impl<K: Hash + Eq> Circuits<K> {
         self.map.get_or_insert(key, || Circuit::new(self.limits, Arc::clone(&self.events)), Circuit::may_leave)
     }
 
-    fn admit(&self, key: K) -> Result<(Permit, Circuit), Refused> {
+    fn admit(&self, key: K) -> Result<((Permit, u64), Circuit), Refused> {
         match self.get_or_insert(key) {
-            Some(circuit) => match circuit.admit() {
-                Ok(permit) => Ok((permit, circuit)),
-                Err(refusal) => Err(circuit.refuse(refusal)),
-            },
+            Some(circuit) => {
+                let word = circuit.place.word();
+                match circuit.admit() {
+                    Ok(permit) => Ok(((permit, word), circuit)),
+                    Err(refusal) => Err(circuit.refuse(refusal)),
+                }
+            }
             None => {
                 self.events.emit(|| EventKind::KeysExhausted { max_keys: self.map.max_keys() });
-                Ok((self.none.uncounted(), self.none.clone()))
+                Ok(((self.none.uncounted(), self.none.place.word()), self.none.clone()))
             }
         }
     }
@@ -184,8 +187,8 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         match self.circuits.admit((self.key)(&request)) {
-            Ok((permit, circuit)) => {
-                KeyedResponseFuture::waiting(self.inner.clone(), request, permit, circuit, self.classify.clone())
+            Ok((admitted, circuit)) => {
+                KeyedResponseFuture::waiting(self.inner.clone(), request, admitted, circuit, self.classify.clone())
             }
             Err(refused) => KeyedResponseFuture::refused(refused, self.classify.clone()),
         }

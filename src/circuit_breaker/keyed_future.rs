@@ -41,6 +41,8 @@ pin_project! {
             service: S,
             request: Option<Req>,
             permit: Permit,
+            // The circuit's word before the call was admitted.
+            word: u64,
             circuit: Circuit,
             wait: Wait,
             classify: C,
@@ -55,10 +57,9 @@ pin_project! {
 }
 
 impl<S: Service<Req>, Req, C> KeyedResponseFuture<S, Req, C> {
-    pub(super) fn waiting(service: S, request: Req, permit: Permit, circuit: Circuit, classify: C) -> Self {
-        let state =
-            State::Waiting { service, request: Some(request), permit, circuit, wait: Wait::default(), classify };
-        Self { state }
+    pub(super) fn waiting(service: S, request: Req, admitted: (Permit, u64), circuit: Circuit, classify: C) -> Self {
+        let ((permit, word), request, wait) = (admitted, Some(request), Wait::default());
+        Self { state: State::Waiting { service, request, permit, word, circuit, wait, classify } }
     }
 
     pub(super) const fn refused(refused: Refused, classify: C) -> Self {
@@ -79,9 +80,10 @@ where
         loop {
             let next = match state.as_mut().project() {
                 StateProj::Answering { answer, .. } => return answer.poll(cx),
-                StateProj::Waiting { service, request, permit, circuit, wait, classify } => {
-                    if !permit.is_current() {
+                StateProj::Waiting { service, request, permit, word, circuit, wait, classify } => {
+                    if !permit.is_good_under(*word, circuit) {
                         // The circuit has changed while this call waited: it is asked once more.
+                        *word = circuit.place.word();
                         match circuit.admit() {
                             Ok(admitted) => mem::replace(permit, admitted).give_back(),
                             Err(refusal) => {
@@ -99,7 +101,7 @@ where
                             return Poll::Ready(Err(error));
                         }
                         Poll::Pending => {
-                            if wait.park(circuit, || permit.is_current(), cx) {
+                            if wait.park(circuit, || permit.is_good_under(*word, circuit), cx) {
                                 continue;
                             }
                             return Poll::Pending;

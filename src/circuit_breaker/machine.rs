@@ -406,13 +406,17 @@ impl Machine {
         self.window = self.limits.window.map(Counts::new);
     }
 
-    /// When the passing of time alone will change the state for callers that wait.
-    pub(super) fn changes_at(&self) -> Option<Instant> {
+    /// When a caller that waits had better look again, because the passing of time alone may have changed the state.
+    ///
+    /// A call that begins to wait after it cannot be too slow before a whole threshold has passed, so nobody need be woken for that.
+    pub(super) fn changes_at(&self, now: Instant) -> Option<Instant> {
         let gives_up = match self.phase {
             Phase::HalfOpen { gives_up, probes } if probes.out() > 0 => Some(gives_up),
             Phase::HalfOpen { .. } | Phase::Closed | Phase::Open { .. } => None,
         };
-        gives_up.into_iter().chain(self.overdue_at()).min()
+        let slow =
+            self.limits.slow_threshold.filter(|_| self.is_timed()).map(|threshold| now.saturating_add(threshold));
+        gives_up.into_iter().chain(self.overdue_at()).chain(slow).min()
     }
 
     /// Whether a new circuit would do as well: closed, and nobody's order on it.

@@ -462,7 +462,9 @@ impl StateMachineTest for Tested {
             }
             Step::Pass(time) => {
                 tested.now += time;
-                tested.machine.tick(Instant::from_nanos(tested.now), &mut transitions);
+                let now = Instant::from_nanos(tested.now);
+                tested.machine.tick(now, &mut transitions);
+                assert!(tested.machine.changes_at(now).is_none_or(|at| at > now), "what is due has been done");
             }
         }
         for (steps, transition) in transitions.iter().enumerate() {

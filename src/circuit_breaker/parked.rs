@@ -2,7 +2,7 @@
 
 use std::{mem, task::Waker};
 
-use crate::sync::Mutex;
+use crate::{event::guarded, sync::Mutex};
 
 /// A waiting room: each caller has a place for its waker. Wakers are the executor's code, so they are cloned, woken and dropped unlocked.
 #[derive(Default)]
@@ -31,18 +31,20 @@ impl Parked {
         index
     }
 
-    /// Gives a place back.
+    /// Gives a place back. The last one to leave takes the furniture along: a crowd must not cost those who come after it.
     pub(super) fn leave(&self, place: usize) {
         let mut places = self.0.lock();
         let waker = places.wakers[place].take();
         places.free.push(place);
+        let empty = (places.free.len() == places.wakers.len()).then(|| mem::take(&mut *places));
         drop(places);
-        drop(waker);
+        drop((waker, empty));
     }
 
     /// Wakes all of them. They keep their places until they leave.
     pub(super) fn wake_all(&self) {
         let wakers: Vec<_> = self.0.lock().wakers.iter_mut().filter_map(Option::take).collect();
-        wakers.into_iter().for_each(Waker::wake);
+        // One that panics must not keep the others asleep.
+        wakers.into_iter().for_each(|waker| guarded(|| waker.wake()));
     }
 }

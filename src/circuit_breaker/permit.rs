@@ -167,6 +167,12 @@ impl Permit {
         self.word == 0 || self.place.word() >> GENERATION == self.word >> GENERATION
     }
 
+    /// Whether the call may still go: it counts, or it never did and the circuit stands as it did before the call was let through.
+    pub(super) fn is_good_under(&self, word: u64, circuit: &Circuit) -> bool {
+        let same_but_for_counts = |other: u64| (other ^ word) & !(QUIET | TIMED) == 0;
+        self.is_current() && (self.word != 0 || same_but_for_counts(circuit.place.word()))
+    }
+
     /// Moves the place on: what is left here counts nowhere.
     pub(super) const fn take(&mut self) -> Self {
         Self { place: self.place, word: mem::replace(&mut self.word, 0), started: self.started, slot: self.slot }

@@ -178,14 +178,11 @@ impl Place {
     ) -> (R, u64) {
         let mut transitions = Transitions::default();
         let answer = decide(&mut tenants.present().machine, &mut transitions);
-        let (word, is_earlier) = self.summary.publish(&tenants);
+        let word = self.summary.publish(&tenants);
         if transitions.is_empty() {
             drop(tenants);
         } else {
             self.announce(tenants, &transitions);
-        }
-        if is_earlier {
-            self.parked.wake_all();
         }
         (answer, word)
     }
@@ -292,16 +289,13 @@ impl Place {
 
 impl Summary {
     /// Brings the summary up to date. Runs under the lock, and writes only what has changed, so that readers keep their cache lines.
-    ///
-    /// Returns the word, and whether those who wait set their clocks too late.
     #[inline]
-    fn publish(&self, tenants: &Tenants) -> (u64, bool) {
+    fn publish(&self, tenants: &Tenants) -> u64 {
         let Some(Tenant { machine, .. }) = tenants.present.as_deref() else {
-            return (0, false);
+            return 0;
         };
         let overdue_at = machine.overdue_at().unwrap_or(Instant::NEVER).as_nanos();
-        let published = self.overdue_at.load(Ordering::Relaxed);
-        if published != overdue_at {
+        if self.overdue_at.load(Ordering::Relaxed) != overdue_at {
             self.overdue_at.store(overdue_at, Ordering::Relaxed);
         }
         if let Some(trip) = machine.trip() {
@@ -314,7 +308,7 @@ impl Summary {
         if self.word.load(Ordering::Relaxed) != word {
             self.word.store(word, Ordering::Release);
         }
-        (word, overdue_at < published)
+        word
     }
 
     #[inline]

@@ -63,9 +63,9 @@ impl Circuit {
         seat.get_or_insert_with(|| Seat { circuit: self.clone(), index });
     }
 
-    /// When the passing of time alone will change the answer for a caller that waits.
-    pub(super) fn changes_at(&self) -> Option<Instant> {
-        self.place.look(Machine::changes_at)
+    /// When a caller that waits had better look again.
+    pub(super) fn changes_at(&self, now: Instant) -> Option<Instant> {
+        self.place.look(|machine| machine.changes_at(now))
     }
 
     // ----- looking and control -----
@@ -99,6 +99,8 @@ impl Circuit {
     pub(super) fn set_limits(&self, limits: Limits) {
         let now = time::now();
         self.place.step(|machine, transitions| machine.set_limits(limits, now, transitions));
+        // Those who wait have set their clocks by the old limits.
+        self.place.parked.wake_all();
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<CircuitState> {

@@ -26,7 +26,7 @@ impl Wait {
     ) -> bool {
         circuit.park(&mut self.seat, cx.waker());
         let now = time::now();
-        if circuit.changes_at().is_some_and(|at| at <= now) {
+        if circuit.changes_at(now).is_some_and(|at| at <= now) {
             // Time changes a state only when somebody looks.
             circuit.state();
         }
@@ -34,10 +34,12 @@ impl Wait {
             return true;
         }
         // What is still in the past now will not come: a timer for it would be over at once, again and again.
-        let at = circuit.changes_at().filter(|at| *at > now && *at != Instant::NEVER);
-        if self.timer.as_ref().map(|(at, _)| *at) != at {
-            let arm = |at: Instant| Some((at, time::sleep(at.saturating_since(now))?));
-            self.timer = at.and_then(arm);
+        let at = circuit.changes_at(now).filter(|at| *at > now && *at != Instant::NEVER);
+        // A timer that is over earlier does no harm, and need not be made anew.
+        if let Some(at) = at
+            && self.timer.as_ref().is_none_or(|(armed, _)| *armed > at)
+        {
+            self.timer = time::sleep(at.saturating_since(now)).map(|sleep| (at, sleep));
         }
         let is_over = self.timer.as_mut().is_some_and(|(_, sleep)| sleep.as_mut().poll(cx).is_ready());
         if is_over {

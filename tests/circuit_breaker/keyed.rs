@@ -219,3 +219,18 @@ async fn idle_closed_circuits_leave_before_one_that_is_trying_again() {
     let _ = layer.handle().circuit(4).unwrap();
     assert!(layer.handle().get(3).is_some() && layer.handle().get(1).is_none());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_in_shadow_is_refused_once_the_circuit_enforces() {
+    let layer = layer(Settings::consecutive_failures(1));
+    let circuit = layer.handle().circuit(1).unwrap();
+    circuit.shadow();
+    circuit.try_acquire().unwrap().failure();
+    let (probe, control) = Probe::new();
+    control.ready(Ready::Never);
+    let mut waits = tokio_test::task::spawn(layer.layer(probe).oneshot(1));
+    assert!(waits.poll().is_pending());
+    circuit.enforce();
+    assert!(waits.is_woken());
+    assert!(matches!(waits.poll(), Poll::Ready(Err(AppError::Rejected(_)))));
+}

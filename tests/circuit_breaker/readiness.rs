@@ -259,3 +259,43 @@ async fn forced_closed_with_calls_that_hang_makes_nobody_spin() {
         assert_eq!(waits.poll(), Poll::Ready(Ok(1)));
     }
 }
+
+/// A queue over one place: each call that ends lets one in, and must not wake all the others because it begins to wait.
+#[tokio::test(start_paused = true)]
+async fn a_slow_threshold_makes_no_herd_of_those_who_wait() {
+    const CALLERS: usize = 200;
+    let mut polls = Vec::new();
+    for settings in [Settings::new(), Settings::new().slow_calls(60 * SECOND)] {
+        let (probe, control) = Probe::new();
+        control.answer(Answer::After(1));
+        let service = CircuitBreakerLayer::new(settings).layer(ConcurrencyLimit::new(probe, 1));
+        let calls: Vec<_> = (0..CALLERS).map(|_| tokio::spawn(service.clone().oneshot(1))).collect();
+        for call in calls {
+            assert_eq!(call.await.unwrap(), Ok(1));
+        }
+        polls.push(control.readiness.load(std::sync::atomic::Ordering::SeqCst));
+    }
+    assert_eq!(polls[0], polls[1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waker_that_panics_keeps_nobody_else_asleep() {
+    struct Panics;
+    impl std::task::Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("waker");
+        }
+    }
+    let rig = Rig::new(Settings::consecutive_failures(1));
+    rig.control.ready(Ready::Never);
+    let mut bad = rig.service.clone();
+    let waker = std::task::Waker::from(Arc::new(Panics));
+    let polled = tower::Service::<u32>::poll_ready(&mut bad, &mut std::task::Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    let mut good = rig.service.clone();
+    let mut good = tokio_test::task::spawn(async move { good.ready().await?.call(1).await });
+    assert!(good.poll().is_pending());
+    rig.handle.try_acquire().unwrap().failure();
+    assert!(good.is_woken());
+    assert_eq!(rig.log(), ["closed -> open #2 (1 failure)"]);
+}
