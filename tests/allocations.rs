@@ -130,7 +130,7 @@ fn a_service_that_was_made_on_another_thread_allocates_nothing() {
     });
 }
 
-/// DESIGN: under 128 bytes for a stack of five. One layer may add 40.
+/// A stack of five should stay under 128 bytes, so one layer may add 40.
 #[test]
 fn the_response_future_is_small() {
     type Inner = Ready<Result<u64, Error<std::fmt::Error>>>;
