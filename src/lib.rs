@@ -46,7 +46,7 @@
 //! | `metrics` | yes | events as counters and gauges of the [`metrics`](https://docs.rs/metrics) facade | one load per event while no recorder is installed |
 //! | `tracing` | no | events for `tracing` subscribers | one load per event while nobody subscribes |
 //! | `full` | no | all of these | |
-//! | `quanta` | no | the time stamp counter as the clock: about 10 ns a reading instead of 23 | paused time no longer drives it, so keep it out of tests |
+//! | `quanta` | no | the time stamp counter as the clock: the benchmarks beside the peers read it, those of the crate alone read tokio's | paused time no longer drives it, so keep it out of tests |
 //!
 //! MSRV 1.88. No `unsafe`.
 

@@ -1,7 +1,7 @@
 //! [`Shared<T>`]: an `Arc<T>` whose count is striped by thread.
 //!
 //! hyper, axum and `oneshot` clone a service for each call, and each clone counts a reference up and down. When two threads do that on one
-//! word, it costs ten times what the word alone does. Here a clone counts on the stripe of the thread that makes it.
+//! word, neither has it at hand any more. Here a clone counts on the stripe of the thread that makes it.
 //!
 //! ```text
 //! Shared ──> Stripe (thread 0, the original) ──> T

@@ -7,8 +7,7 @@ use std::{
 };
 
 /// Words shared by all.
-const CORE: [&str; 11] =
-    ["deadline", "error", "event", "keyed", "late", "macros", "outcome", "shared", "sync", "time", "testing"];
+const CORE: [&str; 10] = ["deadline", "error", "event", "keyed", "late", "macros", "outcome", "shared", "sync", "time"];
 const PATTERNS: [&str; 9] =
     ["bulkhead", "cache", "circuit_breaker", "fallback", "hedge", "rate_limit", "red", "retry", "timeout"];
 /// Leaves: they import everything, and nothing imports them.

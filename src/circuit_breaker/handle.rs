@@ -127,7 +127,7 @@ impl CircuitBreakerHandle {
 
     /// Changes the settings of the living circuit. Its state, run and window stay; a window that changes from calls to time or back starts
     /// empty. An opening and a half-open time-out under way keep their time, calls that are pending already are watched for slowness only if
-    /// they were before, and the name stays.
+    /// they were before, and the name and `max_keys` stay.
     ///
     /// # Errors
     ///

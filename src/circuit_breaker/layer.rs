@@ -73,7 +73,7 @@ impl<S, C: Clone> Layer<S> for CircuitBreakerLayer<C> {
 }
 
 impl CircuitBreakerHandle {
-    /// A further layer around the same circuit.
+    /// A further layer around the same circuit, with the default classifier.
     #[must_use]
     pub fn layer(&self) -> CircuitBreakerLayer {
         CircuitBreakerLayer::of(self.circuit.clone())

@@ -1,6 +1,6 @@
 //! The circuit itself, as a value: it takes `now` and an ending, and answers with a decision and the transitions that followed.
 //!
-//! It knows no lock, no clock, no future. `state.rs` holds the lock around it.
+//! It knows no lock, no clock, no future. `place.rs` holds the lock around it.
 
 mod control;
 
@@ -389,8 +389,16 @@ impl Machine {
         let from = self.state();
         self.phase = phase;
         self.renew();
-        let open_for = opening.map(|_| self.open_for);
-        transitions.push(Transition { from, to: self.state(), generation: self.generation, opening, open_for });
+        self.left(from, opening, transitions);
+    }
+
+    /// Reports the state as new, if it is. Forced open has no time.
+    fn left(&self, from: CircuitState, opening: Option<Opening>, transitions: &mut Transitions) {
+        let (to, generation) = (self.state(), self.generation);
+        if from != to {
+            let open_for = opening.filter(|opening| opening.trip != Trip::Forced).map(|_| self.open_for);
+            transitions.push(Transition { from, to, generation, opening, open_for });
+        }
     }
 
     /// Begins a generation: whoever is still out is stale.

@@ -159,7 +159,7 @@ impl Place {
 
     // ----- steps -----
 
-    /// Lock, decide, publish, unlock; then tell. `decide` also gets the word as it will be.
+    /// Lock, decide, publish, unlock; then tell.
     #[inline]
     pub(super) fn step<R>(&self, decide: impl FnOnce(&mut Machine, &mut Transitions) -> R) -> R {
         self.step_in(self.tenants.lock(), decide).0

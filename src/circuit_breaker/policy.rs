@@ -155,8 +155,8 @@ impl CircuitBreakerSettings {
     ///
     /// Several that are found too slow at once count at once, so a row can end longer than the number that opens the circuit.
     ///
-    /// A call whose answer is ready at once pays nothing for it. A call that is pending pays two clock readings and two short locks;
-    /// the chapter has the figure.
+    /// A call whose answer is ready at once pays nothing for it. A call that is pending pays two clock readings and two short locks:
+    /// `cargo bench` prints what that comes to.
     #[must_use]
     pub const fn slow_calls(mut self, threshold: Duration) -> Self {
         self.slow_threshold = Some(threshold);

@@ -172,6 +172,12 @@ mod tests {
         assert!((4..=6).contains(&short), "{short}");
     }
 
+    /// The figure in the docs of `Window::Time`.
+    #[test]
+    fn it_is_300_bytes_however_many_calls_there_are() {
+        assert!(size_of::<TimeWindow>() <= 300);
+    }
+
     #[test]
     fn the_longest_window_and_the_end_of_time_are_harmless() {
         let mut window = TimeWindow::new(Duration::MAX);

@@ -24,15 +24,7 @@ impl Machine {
             self.trip = Some(Trip::Forced);
             Opening { cycle: self.cycle, trip: Trip::Forced, outcome: None }
         });
-        if from != self.state() {
-            transitions.push(Transition {
-                from,
-                to: self.state(),
-                generation: self.generation,
-                opening,
-                open_for: None,
-            });
-        }
+        self.left(from, opening, transitions);
     }
 
     /// Closed, enforced, and nothing counted.
@@ -42,15 +34,7 @@ impl Machine {
         self.forget();
         self.phase = Phase::Closed;
         self.renew();
-        if from != CircuitState::Closed {
-            transitions.push(Transition {
-                from,
-                to: CircuitState::Closed,
-                generation: self.generation,
-                opening: None,
-                open_for: None,
-            });
-        }
+        self.left(from, None, transitions);
     }
 
     /// New limits for the same circuit: state, run and window stay, as far as the new window holds them.
