@@ -7,7 +7,7 @@
 //! listener that event. Nothing is built when nobody listens.
 //!
 //! With feature `metrics` a recorder listens once it is installed, with feature `tracing` a subscriber does; see the tables in
-//! [`circuit_breaker`](crate::circuit_breaker#events-and-metrics).
+//! the chapter of each pattern.
 
 #[cfg(feature = "metrics")]
 mod metrics;
@@ -34,10 +34,24 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Event<'a> {
+    /// What kind of policy it is.
+    pub pattern: Pattern,
     /// The name of the policy.
     pub policy: &'a str,
     /// What happened.
     pub kind: EventKind<'a>,
+}
+
+/// The kinds of policy that report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Pattern {
+    /// `circuit_breaker`
+    CircuitBreaker,
+    /// `retry`
+    Retry,
+    /// `timeout`
+    Timeout,
 }
 
 /// What happened.
@@ -82,6 +96,44 @@ pub enum EventKind<'a> {
         /// The bound.
         max_keys: usize,
     },
+    /// An attempt failed, and there will be another one.
+    #[non_exhaustive]
+    Retry {
+        /// The number of the attempt that failed, from 1.
+        attempt: u32,
+        /// How it failed.
+        outcome: Outcome,
+        /// How long from now until the next one.
+        delay: Duration,
+    },
+    /// A call ended that was attempted more than once, or would have been.
+    #[non_exhaustive]
+    Retried {
+        /// How many attempts it had.
+        attempts: u32,
+        /// How the last one ended.
+        outcome: Outcome,
+        /// How long the call took, from its first poll that was pending.
+        elapsed: Duration,
+        /// Why there was not another attempt, when the last one could have been followed by one.
+        gave_up: Option<GaveUp>,
+    },
+}
+
+/// Why a failed attempt was not followed by another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum GaveUp {
+    /// It was the last one of those that are allowed, or there was no further delay.
+    Attempts,
+    /// The total time does not allow for another one.
+    Within,
+    /// The caller's deadline does not allow for another one.
+    Deadline,
+    /// The budget is used up.
+    Budget,
+    /// The request cannot be sent again.
+    Request,
 }
 
 /// Where a circuit stands.
@@ -99,6 +151,7 @@ type Listener = Arc<dyn Fn(&Event<'_>) + Send + Sync>;
 
 /// A policy's name, and who listens to it.
 pub(crate) struct Events {
+    pattern: Pattern,
     name: &'static str,
     /// Whether many states share this name, one for each key.
     #[cfg_attr(not(feature = "metrics"), allow(dead_code))]
@@ -127,26 +180,53 @@ impl CircuitState {
     }
 }
 
+impl Pattern {
+    /// `circuit_breaker`, `retry`, `timeout`: as metrics and logs have it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CircuitBreaker => "circuit_breaker",
+            Self::Retry => "retry",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+impl GaveUp {
+    /// `attempts`, `within`, `deadline`, `budget`, `request`: as metrics and logs have it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Attempts => "attempts",
+            Self::Within => "within",
+            Self::Deadline => "deadline",
+            Self::Budget => "budget",
+            Self::Request => "request",
+        }
+    }
+}
+
 // ===== impl Events =====
 
 impl Events {
-    pub(crate) fn named(name: &'static str) -> Self {
-        Self::new(name, false)
+    pub(crate) fn named(pattern: Pattern, name: &'static str) -> Self {
+        Self::new(pattern, name, false)
     }
 
     /// The events of all keys of one layer.
-    pub(crate) fn keyed(name: &'static str) -> Self {
-        Self::new(name, true)
+    pub(crate) fn keyed(pattern: Pattern, name: &'static str) -> Self {
+        Self::new(pattern, name, true)
     }
 
-    fn new(name: &'static str, keyed: bool) -> Self {
+    fn new(pattern: Pattern, name: &'static str, keyed: bool) -> Self {
         Self {
+            pattern,
             name,
             keyed,
             heard: AtomicBool::new(false),
             listeners: RwLock::new(Arc::new([])),
             #[cfg(feature = "metrics")]
-            metrics: metrics::Metrics::named(name),
+            metrics: metrics::Metrics::named(pattern, name),
         }
     }
 
@@ -169,6 +249,12 @@ impl Events {
         }
     }
 
+    /// Whether it has listeners of its own: a recorder and a subscriber need none of this.
+    #[inline]
+    pub(crate) fn has_listeners(&self) -> bool {
+        self.heard.load(Ordering::Acquire)
+    }
+
     #[inline]
     pub(crate) fn is_heard(&self) -> bool {
         let heard = self.heard.load(Ordering::Acquire);
@@ -182,7 +268,7 @@ impl Events {
     #[cold]
     #[inline(never)]
     fn tell(&self, kind: EventKind<'_>) {
-        let event = Event { policy: self.name, kind };
+        let event = Event { pattern: self.pattern, policy: self.name, kind };
         #[cfg(feature = "metrics")]
         guarded(|| self.metrics.record(&event, self.keyed));
         #[cfg(feature = "tracing")]
@@ -240,13 +326,13 @@ mod tests {
 
     #[test]
     fn nothing_is_built_when_nobody_listens() {
-        let events = Events::named("quiet");
+        let events = Events::named(Pattern::CircuitBreaker, "quiet");
         events.emit(|| unreachable!("nobody listens"));
     }
 
     #[test]
     fn telling_allocates_nothing_itself() {
-        let events = Events::named("frugal");
+        let events = Events::named(Pattern::CircuitBreaker, "frugal");
         events.listen(|_| {});
         let told = allocation_counter::measure(|| events.emit(|| STALE));
         assert_eq!(told.count_total, 0);
@@ -254,7 +340,7 @@ mod tests {
 
     #[test]
     fn a_listener_that_panics_costs_the_others_nothing() {
-        let events = Events::named("loud");
+        let events = Events::named(Pattern::CircuitBreaker, "loud");
         let heard = Arc::new(AtomicUsize::new(0));
         events.listen(|_| panic!("listener"));
         events.listen({
@@ -271,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_listener_may_add_a_listener() {
-        let events = Arc::new(Events::named("nested"));
+        let events = Arc::new(Events::named(Pattern::CircuitBreaker, "nested"));
         let weak = Arc::downgrade(&events);
         events.listen(move |_| weak.upgrade().unwrap().listen(|_| {}));
         events.emit(|| STALE);

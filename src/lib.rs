@@ -7,6 +7,13 @@
 //! | module | what it does |
 //! |---|---|
 #![cfg_attr(feature = "circuit-breaker", doc = "| [`circuit_breaker`] | stops calling what is known to be down |")]
+#![cfg_attr(feature = "retry", doc = "| [`retry`] | tries again what may pass, on a budget |")]
+#![cfg_attr(feature = "timeout", doc = "| [`timeout`] | stops waiting for an answer |")]
+//! | [`deadline`] | how long the caller waits, obeyed wherever a layer would wait |
+#![cfg_attr(
+    feature = "http",
+    doc = "| [`http`] | what all this means for HTTP: statuses, `Retry-After`, idempotent requests, bodies that can be sent again |"
+)]
 //! | [`Late`] | is ready at once and takes the inner readiness inside the future |
 //!
 //! # Order of layers
@@ -52,9 +59,14 @@
 
 #![warn(missing_docs)]
 // Without a pattern nobody uses the core.
-#![cfg_attr(not(feature = "circuit-breaker"), allow(dead_code))]
+#![cfg_attr(not(all(feature = "circuit-breaker", feature = "retry", feature = "timeout")), allow(dead_code))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(any(feature = "retry", feature = "timeout"))]
+mod address;
+#[cfg(feature = "retry")]
+pub mod budget;
+pub mod deadline;
 pub mod error;
 pub mod event;
 #[cfg(feature = "circuit-breaker")]
@@ -62,18 +74,29 @@ mod keyed;
 pub mod late;
 mod macros;
 pub mod outcome;
-#[cfg(feature = "circuit-breaker")]
+#[cfg(any(feature = "circuit-breaker", feature = "retry"))]
+mod random;
 mod shared;
-#[cfg(feature = "circuit-breaker")]
 mod sync;
-#[cfg(feature = "circuit-breaker")]
+#[cfg(feature = "retry")]
+mod thread_slot;
 mod time;
 
 #[cfg(feature = "circuit-breaker")]
 pub mod circuit_breaker;
+#[cfg(feature = "retry")]
+pub mod retry;
+#[cfg(feature = "timeout")]
+pub mod timeout;
 
+#[cfg(feature = "http")]
+pub mod http;
+
+#[cfg(feature = "retry")]
+pub use budget::{Budget, BudgetSettings, Cost};
+pub use deadline::{Deadline, DeadlineLayer, StampDeadlineLayer};
 pub use error::{AsRejected, BoxError, CanReject, ConfigError, Error, Reason, Rejected, Trip};
-pub use event::{CircuitState, Event, EventKind, intern};
+pub use event::{CircuitState, Event, EventKind, GaveUp, Pattern, intern};
 pub use late::{Late, LateLayer};
 pub use outcome::{Classify, ErrorsAreTransient, EveryErrorIsTransient, Outcome};
 

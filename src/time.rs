@@ -57,11 +57,14 @@ pub(crate) fn now() -> Instant {
     Instant(LEAD.saturating_add(clock.delta_as_nanos(*first, now)).saturating_sub(clock.delta_as_nanos(now, *first)))
 }
 
+/// The first reading, which stands [`LEAD`] after the beginning.
+#[cfg(not(feature = "quanta"))]
+static FIRST: OnceLock<tokio::time::Instant> = OnceLock::new();
+
 /// Reads the clock.
 #[cfg(not(feature = "quanta"))]
 #[inline]
 pub(crate) fn now() -> Instant {
-    static FIRST: OnceLock<tokio::time::Instant> = OnceLock::new();
     let now = tokio::time::Instant::now();
     let first = *FIRST.get_or_init(|| now);
     Instant(if now >= first {
@@ -69,6 +72,26 @@ pub(crate) fn now() -> Instant {
     } else {
         LEAD.saturating_sub(nanos(first.saturating_duration_since(now)))
     })
+}
+
+/// A point in time as a calendar has it.
+pub(crate) type WallTime = std::time::SystemTime;
+
+/// Reads the wall clock, put forward or back by as much as tokio's clock is away from the real one.
+///
+/// While time is not paused that is next to nothing, so whatever adjusts the wall clock is obeyed, and a suspended
+/// machine wakes with the right time. Paused time drives it, to within the moment that passes between the three
+/// readings, and each runtime has its own. The feature `quanta` changes nothing here.
+pub(crate) fn wall() -> WallTime {
+    #[expect(clippy::disallowed_types, reason = "what tokio's clock is compared with")]
+    let (wall, real) = (WallTime::now(), std::time::Instant::now());
+    let ours = tokio::time::Instant::now().into_std();
+    let shifted = if ours >= real {
+        wall.checked_add(ours.saturating_duration_since(real))
+    } else {
+        wall.checked_sub(real.saturating_duration_since(ours))
+    };
+    shifted.unwrap_or(wall)
 }
 
 /// A `now` that reads the clock when it is first asked, because most steps never ask.
@@ -93,13 +116,35 @@ impl From<Instant> for Now {
     }
 }
 
+/// A timer fires this much late even on an idle machine, because tokio counts in milliseconds.
+pub(crate) const TICK: Duration = Duration::from_millis(1);
+
 /// A timer for a caller that has to wait, or `None` outside a tokio runtime and in one whose time is not enabled.
 ///
 /// Boxed because `Sleep` is 112 bytes and almost no call needs one.
 pub(crate) fn sleep(wait: Duration) -> Option<Pin<Box<Sleep>>> {
+    timer(|| tokio::time::sleep(wait))
+}
+
+/// As [`sleep`], until an instant after the present one, without a reading of its own where the clock is tokio's.
+pub(crate) fn sleep_until(at: Instant, now: Instant) -> Option<Pin<Box<Sleep>>> {
+    #[cfg(not(feature = "quanta"))]
+    if let Some(at) = in_tokios_time(at) {
+        return timer(|| tokio::time::sleep_until(at));
+    }
+    sleep(at.saturating_since(now))
+}
+
+#[cfg(not(feature = "quanta"))]
+fn in_tokios_time(at: Instant) -> Option<tokio::time::Instant> {
+    FIRST.get()?.checked_add(Duration::from_nanos(at.0.checked_sub(LEAD)?))
+}
+
+#[inline]
+fn timer(make: impl FnOnce() -> Sleep) -> Option<Pin<Box<Sleep>>> {
     tokio::runtime::Handle::try_current().ok()?;
     // tokio answers whether time is enabled only by panicking.
-    std::panic::catch_unwind(|| Box::pin(tokio::time::sleep(wait))).ok()
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| Box::pin(make()))).ok()
 }
 
 #[cfg(test)]
@@ -137,6 +182,38 @@ mod tests {
         };
         assert_eq!(in_a_paused_runtime(Duration::from_secs(86_400)), Duration::from_secs(1));
         assert_eq!(in_a_paused_runtime(Duration::ZERO), Duration::from_secs(1));
+    }
+
+    /// Between readings of several clocks, on a busy machine.
+    const A_MOMENT: Duration = Duration::from_secs(1);
+
+    fn apart(a: WallTime, b: WallTime) -> Duration {
+        a.duration_since(b).unwrap_or_else(|earlier| earlier.duration())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn paused_time_drives_the_wall_clock() {
+        let before = wall();
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        assert!(apart(wall(), before + Duration::from_secs(3600)) < A_MOMENT);
+    }
+
+    #[test]
+    fn the_wall_clock_of_a_runtime_is_moved_by_no_other() {
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(
+            async {
+                tokio::time::advance(Duration::from_secs(86_400)).await;
+                assert!(apart(wall(), WallTime::now() + Duration::from_secs(86_400)) < A_MOMENT);
+            },
+        );
+        assert!(apart(wall(), WallTime::now()) < A_MOMENT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_runtime_whose_clock_stands_behind_still_has_a_wall_clock() {
+        let before = wall();
+        std::thread::park_timeout(Duration::from_millis(250));
+        assert!(apart(wall(), before) < Duration::from_millis(150), "it followed the real clock");
     }
 
     #[test]

@@ -7,7 +7,22 @@ use std::{
 };
 
 /// Words shared by all.
-const CORE: [&str; 10] = ["deadline", "error", "event", "keyed", "late", "macros", "outcome", "shared", "sync", "time"];
+const CORE: [&str; 14] = [
+    "address",
+    "budget",
+    "deadline",
+    "error",
+    "event",
+    "keyed",
+    "late",
+    "macros",
+    "outcome",
+    "random",
+    "shared",
+    "sync",
+    "thread_slot",
+    "time",
+];
 const PATTERNS: [&str; 9] =
     ["bulkhead", "cache", "circuit_breaker", "fallback", "hedge", "rate_limit", "red", "retry", "timeout"];
 /// Leaves: they import everything, and nothing imports them.

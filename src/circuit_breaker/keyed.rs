@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     error::{CanReject, ConfigError},
-    event::{Event, EventKind, Events},
+    event::{Event, EventKind, Events, Pattern},
     keyed::Keyed,
     outcome::{Classify, ErrorsAreTransient},
     shared::Shared,
@@ -62,7 +62,7 @@ struct Circuits<K> {
 impl<K: Hash + Eq> Circuits<K> {
     fn try_new(settings: CircuitBreakerSettings) -> Result<Self, ConfigError> {
         let limits = settings.check()?;
-        let events = Arc::new(Events::keyed(settings.name));
+        let events = Arc::new(Events::keyed(Pattern::CircuitBreaker, settings.name));
         Ok(Self { limits, map: Keyed::new(settings.max_keys), none: Circuit::new(limits, Arc::clone(&events)), events })
     }
 

@@ -229,7 +229,7 @@ mod tests {
     use super::*;
     use crate::{
         circuit_breaker::CircuitBreakerSettings,
-        event::{CircuitState, Events},
+        event::{CircuitState, Events, Pattern},
     };
     use std::sync::{
         Arc,
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn a_permit_of_a_circuit_that_is_gone_changes_nothing_for_the_next_in_its_place() {
         let told = Arc::new(AtomicUsize::new(0));
-        let events = Arc::new(Events::named("next"));
+        let events = Arc::new(Events::named(Pattern::CircuitBreaker, "next"));
         events.listen({
             let told = Arc::clone(&told);
             move |_| {

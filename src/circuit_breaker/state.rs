@@ -12,8 +12,9 @@ use super::{
 };
 use crate::{
     error::ConfigError,
-    event::{CircuitState, Events},
+    event::{CircuitState, Events, Pattern},
     keyed::Leave,
+    random::seed,
     shared::Shared,
     time::{self, Instant},
 };
@@ -42,7 +43,7 @@ pub(super) struct Seat {
 impl Circuit {
     pub(super) fn try_new(settings: CircuitBreakerSettings) -> Result<Self, ConfigError> {
         let limits = settings.check()?;
-        Ok(Self::new(limits, Arc::new(Events::named(settings.name))))
+        Ok(Self::new(limits, Arc::new(Events::named(Pattern::CircuitBreaker, settings.name))))
     }
 
     pub(super) fn new(limits: Limits, events: Arc<Events>) -> Self {
@@ -130,12 +131,6 @@ impl fmt::Debug for Circuit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.events().name())
     }
-}
-
-/// Jitter differs between circuits and processes.
-fn seed() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(0)
 }
 
 impl Drop for Tenancy {

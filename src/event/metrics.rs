@@ -10,11 +10,14 @@ use std::sync::{
 
 use ::metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder, with_recorder};
 
-use super::{CircuitState, Event, EventKind};
+use super::{CircuitState, Event, EventKind, GaveUp, Pattern};
+use crate::{error::Reason, outcome::Outcome};
 
 const STATES: [CircuitState; 3] = [CircuitState::Closed, CircuitState::Open, CircuitState::HalfOpen];
+const GAVE_UP: [GaveUp; 5] = [GaveUp::Attempts, GaveUp::Within, GaveUp::Deadline, GaveUp::Budget, GaveUp::Request];
 
 pub(super) struct Metrics {
+    pattern: Pattern,
     name: &'static str,
     handles: OnceLock<Handles>,
     /// Registered with the first transition, so that no series says that a circuit is in no state.
@@ -23,12 +26,24 @@ pub(super) struct Metrics {
     newest: AtomicU64,
 }
 
-struct Handles {
-    transitions: [Counter; 3],
-    rejected: Counter,
-    shadow_rejected: Counter,
-    stale: Counter,
-    keys_exhausted: Counter,
+/// Those of one pattern.
+enum Handles {
+    CircuitBreaker {
+        transitions: [Counter; 3],
+        rejected: Counter,
+        shadow_rejected: Counter,
+        stale: Counter,
+        keys_exhausted: Counter,
+    },
+    Retry {
+        retries: Counter,
+        recovered: Counter,
+        gave_up: [Counter; 5],
+    },
+    Timeout {
+        timed_out: Counter,
+        deadline_exceeded: Counter,
+    },
 }
 
 /// Whether a recorder is installed. The one that stands in for none has no size; a real one keeps something.
@@ -38,27 +53,24 @@ pub(super) fn is_recorded() -> bool {
 }
 
 impl Metrics {
-    pub(super) const fn named(name: &'static str) -> Self {
-        Self { name, handles: OnceLock::new(), states: OnceLock::new(), newest: AtomicU64::new(0) }
+    pub(super) const fn named(pattern: Pattern, name: &'static str) -> Self {
+        Self { pattern, name, handles: OnceLock::new(), states: OnceLock::new(), newest: AtomicU64::new(0) }
     }
 
     pub(super) fn record(&self, event: &Event<'_>, keyed: bool) {
         if !is_recorded() {
             return;
         }
-        let handles = self.handles.get_or_init(|| with_recorder(|recorder| Handles::register(recorder, self.name)));
-        match event.kind {
-            EventKind::Transition { to, generation, .. } => {
-                handles.transitions[to as usize].increment(1);
-                // Many circuits share the name of a keyed layer: no one of them is "the state".
-                if !keyed {
-                    self.show(to, generation);
-                }
-            }
-            EventKind::Rejected { shadow: false, .. } => handles.rejected.increment(1),
-            EventKind::Rejected { shadow: true, .. } => handles.shadow_rejected.increment(1),
-            EventKind::Stale { .. } => handles.stale.increment(1),
-            EventKind::KeysExhausted { .. } => handles.keys_exhausted.increment(1),
+        let register = |recorder: &dyn Recorder| Handles::register(recorder, self.pattern, self.name);
+        let handles = self.handles.get_or_init(|| with_recorder(register));
+        if let Some(counter) = handles.of(&event.kind) {
+            counter.increment(1);
+        }
+        // Many circuits share the name of a keyed layer: no one of them is "the state".
+        if let EventKind::Transition { to, generation, .. } = event.kind
+            && !keyed
+        {
+            self.show(to, generation);
         }
     }
 
@@ -66,7 +78,7 @@ impl Metrics {
     fn show(&self, to: CircuitState, generation: u64) {
         let register = |recorder: &dyn Recorder| {
             STATES.map(|state| {
-                let key = key(self.name, "buttress_circuit_breaker_state", Some(("state", state)));
+                let key = key(self.name, "buttress_circuit_breaker_state", Some(("state", state.as_str())));
                 recorder.register_gauge(&key, &METADATA)
             })
         };
@@ -85,22 +97,59 @@ impl Metrics {
 }
 
 impl Handles {
-    fn register(recorder: &dyn Recorder, name: &'static str) -> Self {
+    fn register(recorder: &dyn Recorder, pattern: Pattern, name: &'static str) -> Self {
         let counter = |metric, label| recorder.register_counter(&key(name, metric, label), &METADATA);
-        Self {
-            transitions: STATES.map(|state| counter("buttress_circuit_breaker_transitions_total", Some(("to", state)))),
-            rejected: counter("buttress_circuit_breaker_rejected_total", None),
-            shadow_rejected: counter("buttress_circuit_breaker_shadow_rejected_total", None),
-            stale: counter("buttress_circuit_breaker_stale_total", None),
-            keys_exhausted: counter("buttress_circuit_breaker_keys_exhausted_total", None),
+        match pattern {
+            Pattern::CircuitBreaker => Self::CircuitBreaker {
+                transitions: STATES
+                    .map(|state| counter("buttress_circuit_breaker_transitions_total", Some(("to", state.as_str())))),
+                rejected: counter("buttress_circuit_breaker_rejected_total", None),
+                shadow_rejected: counter("buttress_circuit_breaker_shadow_rejected_total", None),
+                stale: counter("buttress_circuit_breaker_stale_total", None),
+                keys_exhausted: counter("buttress_circuit_breaker_keys_exhausted_total", None),
+            },
+            Pattern::Retry => Self::Retry {
+                retries: counter("buttress_retry_retries_total", None),
+                recovered: counter("buttress_retry_recovered_total", None),
+                gave_up: GAVE_UP.map(|why| counter("buttress_retry_gave_up_total", Some(("why", why.as_str())))),
+            },
+            Pattern::Timeout => Self::Timeout {
+                timed_out: counter("buttress_timeout_rejected_total", Some(("reason", "timed_out"))),
+                deadline_exceeded: counter("buttress_timeout_rejected_total", Some(("reason", "deadline_exceeded"))),
+            },
+        }
+    }
+
+    /// The counter of an event, if it has one.
+    fn of(&self, kind: &EventKind<'_>) -> Option<&Counter> {
+        match (self, kind) {
+            (Self::CircuitBreaker { transitions, .. }, EventKind::Transition { to, .. }) => {
+                Some(&transitions[*to as usize])
+            }
+            (Self::CircuitBreaker { rejected, .. }, EventKind::Rejected { shadow: false, .. }) => Some(rejected),
+            (Self::CircuitBreaker { shadow_rejected, .. }, EventKind::Rejected { .. }) => Some(shadow_rejected),
+            (Self::CircuitBreaker { stale, .. }, EventKind::Stale { .. }) => Some(stale),
+            (Self::CircuitBreaker { keys_exhausted, .. }, EventKind::KeysExhausted { .. }) => Some(keys_exhausted),
+            (Self::Retry { retries, .. }, EventKind::Retry { .. }) => Some(retries),
+            (Self::Retry { gave_up, .. }, EventKind::Retried { gave_up: Some(why), .. }) => {
+                Some(&gave_up[*why as usize])
+            }
+            (Self::Retry { recovered, .. }, EventKind::Retried { outcome: Outcome::Success, .. }) => Some(recovered),
+            (Self::Timeout { timed_out, deadline_exceeded }, EventKind::Rejected { rejected, .. }) => {
+                match rejected.reason() {
+                    Reason::TimedOut => Some(timed_out),
+                    _ => Some(deadline_exceeded),
+                }
+            }
+            _ => None,
         }
     }
 }
 
 const METADATA: Metadata<'static> = Metadata::new("buttress", Level::INFO, Some("buttress"));
 
-fn key(name: &'static str, metric: &'static str, label: Option<(&'static str, CircuitState)>) -> Key {
+fn key(name: &'static str, metric: &'static str, label: Option<(&'static str, &'static str)>) -> Key {
     let mut labels = vec![Label::from_static_parts("name", name)];
-    labels.extend(label.map(|(key, state)| Label::from_static_parts(key, state.as_str())));
+    labels.extend(label.map(|(key, value)| Label::from_static_parts(key, value)));
     Key::from_parts(metric, labels)
 }

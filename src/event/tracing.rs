@@ -1,11 +1,11 @@
 //! Events as `tracing` events: the only file that names the `tracing` crate.
 //!
-//! Transitions are `INFO` (`WARN` into open); refusals and stale results are `DEBUG`, because they come in floods exactly when the service is
+//! Transitions are `INFO` (`WARN` into open); refusals, retries and stale results are `DEBUG`, because they come in floods exactly when the service is
 //! overloaded.
 
 use ::tracing::{Level, debug, event, level_filters::LevelFilter, warn};
 
-use super::{CircuitState, Event, EventKind};
+use super::{CircuitState, Event, EventKind, GaveUp};
 
 /// Whether any subscriber wants what is told here.
 #[inline]
@@ -34,6 +34,13 @@ pub(super) fn record(event: &Event<'_>) {
         }
         EventKind::KeysExhausted { max_keys } => {
             warn!(policy, max_keys, "key served without a state of its own");
+        }
+        EventKind::Retry { attempt, outcome, delay } => {
+            debug!(policy, attempt, ?outcome, ?delay, "attempt failed, another one follows");
+        }
+        EventKind::Retried { attempts, outcome, elapsed, gave_up } => {
+            let gave_up = gave_up.map(GaveUp::as_str);
+            debug!(policy, attempts, ?outcome, ?elapsed, gave_up, "call ended after its retries");
         }
     }
 }

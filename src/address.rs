@@ -1,0 +1,192 @@
+//! [`Address<T>`]: a way back to something that may be gone, for the price of a copy.
+//!
+//! A call needs what its layer shares (who listens, the budget) only when something goes wrong. A counted reference would cost it two atomic
+//! steps all the same, more than the rest of a good call. So it takes an address along, and asks there when it has to.
+//!
+//! Who has listeners of its own is kept for the call all the same: an event that nobody hears because a service was used once and dropped would
+//! be a riddle.
+//!
+//! Places are never freed but let again, under another number, so an old address finds nobody. There are as many places as there ever were
+//! homes at a time, some 64 bytes each.
+
+use std::{
+    any::Any,
+    fmt,
+    marker::PhantomData,
+    ops::Deref,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use crate::shared::Shared;
+
+/// Keeps a value and its address. Clones share both, and the last one takes them along.
+pub(crate) struct Home<T: Send + Sync + 'static>(Shared<House<T>>);
+
+/// Where a value is to be found, if it is still there.
+pub(crate) struct Address<T> {
+    place: &'static Place,
+    number: u64,
+    of: PhantomData<fn() -> T>,
+}
+
+/// What a call has of what its layer shares.
+pub(crate) enum Link<T> {
+    Address(Address<T>),
+    Kept(Arc<T>),
+}
+
+struct House<T: Send + Sync + 'static> {
+    value: Arc<T>,
+    address: Address<T>,
+}
+
+struct Place(Mutex<Tenant>);
+
+/// Who lives in a place, and the number of tenants there were before.
+struct Tenant {
+    number: u64,
+    value: Option<Weak<dyn Any + Send + Sync>>,
+}
+
+/// Places where nobody lives.
+static VACANT: Mutex<Vec<&'static Place>> = Mutex::new(Vec::new());
+
+// ===== impl Home =====
+
+impl<T: Send + Sync + 'static> Home<T> {
+    pub(crate) fn new(value: T) -> Self {
+        let vacant = VACANT.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let place = vacant.unwrap_or_else(|| Box::leak(Box::new(Place(Mutex::new(Tenant { number: 0, value: None })))));
+        let value = Arc::new(value);
+        let mut tenant = place.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let weak: Weak<T> = Arc::downgrade(&value);
+        tenant.value = Some(weak);
+        let address = Address { place, number: tenant.number, of: PhantomData };
+        drop(tenant);
+        Self(Shared::new(House { value, address }))
+    }
+
+    #[cfg(test)]
+    fn address(&self) -> Address<T> {
+        self.0.address
+    }
+
+    /// A way back, or a reference where the value is to be kept for the call, which costs more.
+    #[inline]
+    pub(crate) fn link(&self, keep: bool) -> Link<T> {
+        if keep { self.keep() } else { Link::Address(self.0.address) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn keep(&self) -> Link<T> {
+        Link::Kept(Arc::clone(&self.0.value))
+    }
+}
+
+impl<T: Send + Sync + 'static> Clone for Home<T> {
+    #[inline]
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: Send + Sync + 'static> Deref for Home<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.0.value
+    }
+}
+
+impl<T: Send + Sync + fmt::Debug + 'static> fmt::Debug for Home<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for House<T> {
+    fn drop(&mut self) {
+        let place = self.address.place;
+        let mut tenant = place.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *tenant = Tenant { number: tenant.number + 1, value: None };
+        drop(tenant);
+        VACANT.lock().unwrap_or_else(PoisonError::into_inner).push(place);
+    }
+}
+
+// ===== impl Link =====
+
+impl<T: Send + Sync + 'static> Link<T> {
+    /// The value, unless it was not kept and all its homes are gone.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn find(&self) -> Option<Arc<T>> {
+        match self {
+            Self::Address(address) => address.find(),
+            Self::Kept(value) => Some(Arc::clone(value)),
+        }
+    }
+}
+
+impl<T: Send + Sync + 'static> Address<T> {
+    fn find(self) -> Option<Arc<T>> {
+        let tenant = self.place.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let value = if tenant.number == self.number { tenant.value.as_ref()?.upgrade() } else { None };
+        drop(tenant);
+        value?.downcast().ok()
+    }
+}
+
+impl<T> Clone for Address<T> {
+    #[inline]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Address<T> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_finds_the_value_as_long_as_anybody_keeps_it() {
+        let home = Home::new(7_u32);
+        let (address, clone) = (home.address(), home.clone());
+        drop(home);
+        assert_eq!(address.find().as_deref(), Some(&7));
+        let kept = clone.link(true);
+        drop(clone);
+        assert_eq!(kept.find().as_deref(), Some(&7));
+        drop(kept);
+        assert_eq!(address.find(), None);
+    }
+
+    #[test]
+    fn a_link_is_two_words() {
+        assert_eq!(size_of::<Link<u64>>(), 16);
+    }
+
+    #[test]
+    fn an_old_address_never_finds_the_next_tenant() {
+        let old: Vec<_> = (0..100).map(|n| Home::new(n).address()).collect();
+        let _next: Vec<_> = (0..100_u64).map(Home::new).collect();
+        assert!(old.iter().all(|address: &Address<u64>| address.find().is_none()));
+    }
+
+    #[test]
+    fn places_are_let_again() {
+        // Other tests let places too, so only the bound is known.
+        let count = || VACANT.lock().unwrap().len();
+        let first: Vec<_> = (0..50).map(Home::new).collect();
+        drop(first);
+        let before = count();
+        for n in 0..10_000 {
+            drop(Home::new(n));
+        }
+        assert!(count() < before + 200);
+    }
+}

@@ -1,0 +1,162 @@
+//! What a deadline is while nobody has read it, and how it is in force.
+
+use std::{
+    cell::Cell,
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use pin_project_lite::pin_project;
+
+use crate::time::{self, Instant, Now};
+
+/// An instant, or a length of time that becomes one when somebody reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    at: Instant,
+    /// In nanoseconds from the first reading, or [`UNLIMITED`].
+    within: u64,
+    /// The reading that has turned `within` into `at`, for the spans outside to use it too.
+    read: Option<Reading>,
+}
+
+/// Not zero, so that it costs no word of its own.
+type Reading = std::num::NonZeroU64;
+
+const UNLIMITED: u64 = u64::MAX;
+
+thread_local! {
+    /// The span in force, for as long as the future that carries it is polled.
+    static IN_FORCE: Cell<Span> = const { Cell::new(Span::NONE) };
+}
+
+/// Puts back what was in force, also when the inner future panics.
+struct Restore(Span);
+
+pin_project! {
+    /// A future with a deadline in force while it is polled: [`Deadline::scope`](super::Deadline::scope).
+    #[must_use = "futures do nothing unless polled"]
+    pub struct Scope<F> {
+        #[pin]
+        future: F,
+        span: Span,
+    }
+}
+
+// ===== impl Span =====
+
+impl Span {
+    pub(crate) const NONE: Self = Self { at: Instant::NEVER, within: UNLIMITED, read: None };
+
+    pub(crate) const fn until(at: Instant) -> Self {
+        Self { at, ..Self::NONE }
+    }
+
+    pub(crate) const fn within(limit: Duration) -> Self {
+        Self::within_nanos(time::nanos(limit))
+    }
+
+    pub(crate) const fn within_nanos(within: u64) -> Self {
+        Self { within, ..Self::NONE }
+    }
+
+    /// When it ends, if that is known.
+    pub(crate) const fn at(&self) -> Instant {
+        self.at
+    }
+
+    /// The reading that made it an instant.
+    pub(crate) fn read(&self) -> Option<Instant> {
+        self.read.map(|read| Instant::from_nanos(read.get()))
+    }
+
+    /// Polls with this span in force, within the one that is. A length becomes an instant if anybody reads it, or if the poll is pending.
+    #[inline]
+    pub(crate) fn poll<T>(&mut self, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
+        let outer = IN_FORCE.get();
+        IN_FORCE.set(outer.and(*self));
+        let mut restore = Restore(outer);
+        let polled = poll();
+        if self.within != UNLIMITED && polled.is_pending() {
+            self.fix(&mut restore.0);
+        }
+        drop(restore);
+        polled
+    }
+
+    /// One reading serves all the spans that a poll goes through.
+    #[cold]
+    #[inline(never)]
+    fn fix(&mut self, outer: &mut Self) {
+        let now = IN_FORCE.get().read.map_or_else(time::now, |read| Instant::from_nanos(read.get()));
+        for span in [self, outer] {
+            if span.within != UNLIMITED {
+                *span = span.read_at(now);
+            }
+        }
+    }
+
+    const fn and(self, other: Self) -> Self {
+        let at = if other.at.as_nanos() < self.at.as_nanos() { other.at } else { self.at };
+        let within = if other.within < self.within { other.within } else { self.within };
+        Self { at, within, read: None }
+    }
+
+    const fn read_at(self, now: Instant) -> Self {
+        let at = Instant::from_nanos(now.as_nanos().saturating_add(self.within));
+        Self { read: Reading::new(now.as_nanos()), ..Self::until(self.at).and(Self::until(at)) }
+    }
+}
+
+impl Drop for Restore {
+    #[inline]
+    fn drop(&mut self) {
+        IN_FORCE.set(self.0);
+    }
+}
+
+/// The deadline in force, or [`Instant::NEVER`]. A length becomes an instant here, by a reading that the caller may have taken already.
+#[inline]
+pub(crate) fn current(now: &mut Now) -> Instant {
+    let span = IN_FORCE.get();
+    if span.within == UNLIMITED { span.at } else { read(span, now.get()) }
+}
+
+#[cold]
+fn read(span: Span, now: Instant) -> Instant {
+    let span = span.read_at(now);
+    IN_FORCE.set(span);
+    span.at
+}
+
+/// The deadline in force, if it is an instant already. Only what has waited can be late, and then it is one.
+#[inline]
+pub(crate) fn known() -> Instant {
+    IN_FORCE.get().at
+}
+
+// ===== impl Scope =====
+
+impl<F> Scope<F> {
+    pub(crate) const fn new(span: Span, future: F) -> Self {
+        Self { future, span }
+    }
+}
+
+impl<F: Future> Future for Scope<F> {
+    type Output = F::Output;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        this.span.poll(|| this.future.poll(cx))
+    }
+}
+
+impl<F> fmt::Debug for Scope<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope").field("span", &self.span).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,20 @@
+//! Why a body is not sent once more.
+
+/// Why a copy of a body cannot be read: the error of [`ReplayBody`](super::ReplayBody), besides those of the original
+/// body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplayError {
+    /// Another attempt still holds it. It may be over before the next one begins.
+    #[error("another attempt is still reading the request body")]
+    Busy,
+    /// It was longer than the limit.
+    #[error("the request body was too long to be kept")]
+    TooLong,
+    /// It was read while there was no copy.
+    #[error("the request body was read before it was copied")]
+    NotKept,
+    /// Its own error, or its panic, ended an earlier attempt.
+    #[error("the request body failed during an earlier attempt")]
+    Failed,
+}

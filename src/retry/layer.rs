@@ -1,0 +1,147 @@
+//! The settings in layer form.
+
+use std::time::Duration;
+
+use tower::Layer;
+
+use super::{
+    backoff::Backoff,
+    cost::FlatCost,
+    decision::Plan,
+    handle::RetryHandle,
+    policy::RetrySettings,
+    resend::{CloneRequest, Prepared},
+    service::Retry,
+    state::{Rules, Shared},
+};
+use crate::{address::Home, budget::Budget, error::ConfigError, event::Event, outcome::ErrorsAreTransient};
+
+/// Builds [`Retry`]s on one budget: the layer, its clones and all services they build share it.
+///
+/// See the [module docs](crate::retry).
+#[derive(Clone, Debug)]
+pub struct RetryLayer<C = ErrorsAreTransient, R = CloneRequest, K = FlatCost, B = Backoff> {
+    rules: Rules<C, R, K>,
+    delays: B,
+    plan: Plan,
+    shared: Home<Shared>,
+}
+
+impl RetryLayer {
+    /// A retry of these settings.
+    ///
+    /// # Panics
+    ///
+    /// If the settings cannot work; [`try_new`](Self::try_new) says so instead.
+    #[must_use]
+    #[track_caller]
+    pub fn new(settings: RetrySettings) -> Self {
+        match Self::try_new(settings) {
+            Ok(layer) => layer,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// A retry of these settings.
+    ///
+    /// # Errors
+    ///
+    /// Settings that cannot work.
+    pub fn try_new(settings: RetrySettings) -> Result<Self, ConfigError> {
+        let budget = settings.budget.map(Budget::try_new).transpose()?;
+        Self::build(settings, budget)
+    }
+
+    /// A retry of these settings on a budget that others draw on too, in place of one of its own.
+    ///
+    /// Of layers inside one another, the outermost alone counts the calls, so that nested retries together stay inside the budget; a
+    /// [`Buffer`](tower::buffer) between them hides one from the other.
+    ///
+    /// # Errors
+    ///
+    /// Settings that cannot work.
+    pub fn with_budget(settings: RetrySettings, budget: Budget) -> Result<Self, ConfigError> {
+        Self::build(settings, Some(budget))
+    }
+
+    fn build(settings: RetrySettings, budget: Option<Budget>) -> Result<Self, ConfigError> {
+        let plan = settings.check()?;
+        let rules = Rules { classify: ErrorsAreTransient, resend: CloneRequest, cost: FlatCost };
+        Ok(Self { rules, delays: settings.backoff, plan, shared: Home::new(Shared::new(plan.name, budget)) })
+    }
+}
+
+impl<C, R, K, B> RetryLayer<C, R, K, B> {
+    /// Decides what is worth another attempt. Defaults to [`ErrorsAreTransient`].
+    #[must_use]
+    pub fn classify<D>(self, classify: D) -> RetryLayer<D, R, K, B> {
+        let Rules { resend, cost, .. } = self.rules;
+        RetryLayer {
+            rules: Rules { classify, resend, cost },
+            delays: self.delays,
+            plan: self.plan,
+            shared: self.shared,
+        }
+    }
+
+    /// Copies a request for another attempt, or does not: see [`Resend`](super::Resend). Defaults to [`CloneRequest`].
+    ///
+    /// A closure wants its argument spelled out, `|request: &Request| ..`.
+    #[must_use]
+    pub fn resend<D>(self, resend: D) -> RetryLayer<C, D, K, B> {
+        let Rules { classify, cost, .. } = self.rules;
+        RetryLayer {
+            rules: Rules { classify, resend, cost },
+            delays: self.delays,
+            plan: self.plan,
+            shared: self.shared,
+        }
+    }
+
+    /// Changes the request before it is sent again: the number of the attempt, from 2, in a header, another endpoint. Defaults to nothing.
+    #[must_use]
+    pub fn prepare<Req, F: Fn(&mut Req, u32)>(self, prepare: F) -> RetryLayer<C, Prepared<R, F>, K, B> {
+        let Rules { classify, resend, cost } = self.rules;
+        let rules = Rules { classify, resend: Prepared::new(resend, prepare), cost };
+        RetryLayer { rules, delays: self.delays, plan: self.plan, shared: self.shared }
+    }
+
+    /// What a retry takes from the budget: see [`RetryCost`](super::RetryCost). Defaults to one for each.
+    #[must_use]
+    pub fn cost<D>(self, cost: D) -> RetryLayer<C, R, D, B> {
+        let Rules { classify, resend, .. } = self.rules;
+        RetryLayer {
+            rules: Rules { classify, resend, cost },
+            delays: self.delays,
+            plan: self.plan,
+            shared: self.shared,
+        }
+    }
+
+    /// Any iterator of delays, in place of the settings' [`Backoff`]. A call begins with a clone of it, and gives up when it ends.
+    #[must_use]
+    pub fn delays<D: Iterator<Item = Duration> + Clone>(self, delays: D) -> RetryLayer<C, R, K, D> {
+        RetryLayer { rules: self.rules, delays, plan: self.plan, shared: self.shared }
+    }
+
+    /// Tells `listener` of every [`Event`], under no lock.
+    #[must_use]
+    pub fn on_event(self, listener: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
+        self.shared.events.listen(listener);
+        self
+    }
+
+    /// The handle of what all clones share.
+    #[must_use]
+    pub fn handle(&self) -> RetryHandle {
+        RetryHandle { shared: self.shared.clone() }
+    }
+}
+
+impl<S, C: Clone, R: Clone, K: Clone, B: Clone> Layer<S> for RetryLayer<C, R, K, B> {
+    type Service = Retry<S, C, R, K, B>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Retry::new(inner, self.rules.clone(), self.delays.clone(), self.plan, self.shared.clone())
+    }
+}

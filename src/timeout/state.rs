@@ -1,0 +1,62 @@
+//! What clones share: the limit, and who listens.
+
+use std::time::Duration;
+
+use super::policy::TimeoutSettings;
+use crate::{
+    address::{Home, Link},
+    error::{Reason, Rejected},
+    event::{EventKind, Events, Pattern},
+    sync::{AtomicU64, Ordering},
+    time::nanos,
+};
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// In nanoseconds; relaxed, because it stands for nothing else.
+    limit: AtomicU64,
+    pub(super) covers_readiness: bool,
+    pub(super) events: Events,
+}
+
+pub(super) fn share(settings: TimeoutSettings) -> Home<Shared> {
+    let TimeoutSettings { limit, name, covers_readiness } = settings;
+    let events = Events::named(Pattern::Timeout, name);
+    Home::new(Shared { limit: AtomicU64::new(nanos(limit)), covers_readiness, events })
+}
+
+impl Shared {
+    #[inline]
+    pub(super) fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// What a call takes along.
+    #[inline]
+    pub(super) fn link(home: &Home<Self>) -> Link<Self> {
+        home.link(home.events.has_listeners())
+    }
+
+    pub(super) fn set_limit(&self, limit: Duration) {
+        self.limit.store(nanos(limit), Ordering::Relaxed);
+    }
+}
+
+/// The refusal of a call that took too long.
+#[cold]
+#[inline(never)]
+pub(super) fn refuse(events: &Events, reason: Reason) -> Rejected {
+    let rejected = Rejected::new(events.name(), reason);
+    events.emit(|| EventKind::Rejected { rejected: &rejected, shadow: false });
+    rejected
+}
+
+/// As [`refuse`], from inside a call. One that outlives its layer, its services and its handles has only recorders left to tell.
+#[cold]
+#[inline(never)]
+pub(super) fn refuse_from(shared: &Link<Shared>, name: &'static str, reason: Reason) -> Rejected {
+    match shared.find() {
+        Some(shared) => refuse(&shared.events, reason),
+        None => refuse(&Events::named(Pattern::Timeout, name), reason),
+    }
+}

@@ -1,0 +1,84 @@
+//! The time of one call. Nothing is read and no timer made before a poll is pending.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::time::Sleep;
+
+use crate::{
+    deadline::{self, Span},
+    error::Reason,
+    time::{self, Instant, Now},
+};
+
+pub(super) struct Timer {
+    /// The limit: the deadline of what is inside.
+    own: Span,
+    armed: Armed,
+}
+
+enum Armed {
+    /// No poll was pending.
+    Not,
+    /// The limit and the deadline are too far away, or nobody could wake the caller.
+    ForNothing,
+    ForLimit(Pin<Box<Sleep>>),
+    ForDeadline(Pin<Box<Sleep>>),
+}
+
+impl Timer {
+    #[inline]
+    pub(super) const fn new(limit: u64) -> Self {
+        Self { own: Span::within_nanos(limit), armed: Armed::Not }
+    }
+
+    /// Whether the caller's deadline has passed before the call began: then it is not to begin at all.
+    #[inline]
+    pub(super) fn is_too_late(&self) -> bool {
+        matches!(self.armed, Armed::Not) && deadline::known() != Instant::NEVER && has_passed()
+    }
+
+    /// Polls what is timed, with the limit as its deadline.
+    #[inline]
+    pub(super) fn poll<T>(&mut self, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
+        self.own.poll(poll)
+    }
+
+    /// The answer is pending. Why it will not be waited for any longer, if it is not.
+    #[inline(never)]
+    pub(super) fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
+        if let Armed::Not = self.armed {
+            self.arm();
+        }
+        match &mut self.armed {
+            Armed::ForLimit(sleep) => sleep.as_mut().poll(cx).map(|()| Reason::TimedOut),
+            Armed::ForDeadline(sleep) => sleep.as_mut().poll(cx).map(|()| Reason::DeadlineExceeded),
+            Armed::Not | Armed::ForNothing => Poll::Pending,
+        }
+    }
+
+    fn arm(&mut self) {
+        let mut now = self.own.read().map_or_else(Now::when_asked, Now::from);
+        let deadline = deadline::current(&mut now);
+        let until = self.own.at().min(deadline);
+        let sleep = if until == Instant::NEVER { None } else { time::sleep_until(until, now.get()) };
+        self.armed = match sleep {
+            None => Armed::ForNothing,
+            Some(sleep) if self.own.at() <= deadline => Armed::ForLimit(sleep),
+            Some(sleep) => Armed::ForDeadline(sleep),
+        };
+    }
+
+    /// Whether an error has come after the limit. What is inside obeys the limit as its deadline, and so may find it over before this timer does:
+    /// to the outside that is a time-out all the same.
+    pub(super) fn has_run_out(&self) -> bool {
+        matches!(self.armed, Armed::ForLimit(_)) && self.own.at() <= time::now()
+    }
+}
+
+#[cold]
+fn has_passed() -> bool {
+    deadline::known() <= time::now()
+}

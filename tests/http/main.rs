@@ -1,0 +1,11 @@
+//! The HTTP pieces as a user sees them.
+
+#![cfg(feature = "full")]
+#![allow(unreachable_pub, reason = "modules of one binary")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod body;
+mod over_a_wire;
+mod replay;

@@ -1,0 +1,62 @@
+//! What is sent again, and how it is changed.
+
+use super::*;
+use buttress::retry::RetryLayer;
+use tower::{Layer, ServiceExt};
+
+/// tower_retry_cannot_clone_request
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_not_to_be_sent_twice_is_sent_once_and_untouched() {
+    let heard = Heard::default();
+    let only_even = |request: &u32| request.is_multiple_of(2).then_some(*request);
+    let layer = RetryLayer::new(PLAIN).resend(only_even).on_event(heard.listener());
+    let dependency = Dependency::down();
+    assert_eq!(layer.layer(dependency.clone()).oneshot(7).await, Err(AppError::Down));
+    assert_eq!(dependency.requests(), [7]);
+    assert_eq!(heard.gave_up(), Some(GaveUp::Request));
+
+    let dependency = Dependency::down();
+    assert_eq!(layer.layer(dependency.clone()).oneshot(8).await, Err(AppError::Down));
+    assert_eq!(dependency.requests(), [8, 8, 8]);
+}
+
+/// tower_resilience_clones_on_the_last_attempt_too
+#[tokio::test(start_paused = true)]
+async fn a_copy_is_made_for_each_attempt_but_the_last() {
+    for attempts in [1, 2, 5] {
+        let copies = Arc::new(Mutex::new(0));
+        let counted = Arc::clone(&copies);
+        let layer = RetryLayer::new(PLAIN.attempts(attempts)).resend(move |request: &u32| {
+            *counted.lock().unwrap() += 1;
+            Some(*request)
+        });
+        assert!(layer.layer(Dependency::down()).oneshot(7).await.is_err());
+        assert_eq!(*copies.lock().unwrap(), attempts - 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hook_changes_the_request_of_each_further_attempt() {
+    let dependency = Dependency::down();
+    let layer = RetryLayer::new(PLAIN).prepare(|request: &mut u32, attempt| *request += 100 * attempt);
+    assert!(layer.layer(dependency.clone()).oneshot(7).await.is_err());
+    // What a hook has changed stays changed.
+    assert_eq!(dependency.requests(), [7, 207, 507]);
+}
+
+/// No `Clone` is asked of a request that the function knows how to copy, and none of the answer.
+#[tokio::test(start_paused = true)]
+async fn neither_request_nor_answer_need_be_clone() {
+    struct Letter(String);
+    let calls = Arc::new(Mutex::new(0));
+    let client = tower::service_fn({
+        let calls = Arc::clone(&calls);
+        move |letter: Letter| {
+            *calls.lock().unwrap() += 1;
+            let good = *calls.lock().unwrap() == 2;
+            async move { if good { Ok(Letter(letter.0 + "!")) } else { Err(AppError::Down) } }
+        }
+    });
+    let layer = RetryLayer::new(PLAIN).resend(|letter: &Letter| Some(Letter(letter.0.clone())));
+    assert_eq!(layer.layer(client).oneshot(Letter("hello".into())).await.unwrap().0, "hello!");
+}
