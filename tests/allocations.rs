@@ -9,10 +9,12 @@ use std::{
 };
 
 use buttress::{
-    Error,
+    DeadlineLayer, Error, Outcome,
     circuit_breaker::{
         CircuitBreakerLayer, CircuitBreakerSettings as Settings, KeyedCircuitBreakerLayer, ResponseFuture, Window,
     },
+    retry::{RetryLayer, RetrySettings},
+    timeout::{TimeoutLayer, TimeoutSettings},
 };
 use futures::task::noop_waker_ref;
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -130,11 +132,67 @@ fn a_service_that_was_made_on_another_thread_allocates_nothing() {
     });
 }
 
+#[test]
+fn a_retry_that_is_not_needed_allocates_nothing() {
+    let settings = RetrySettings::new();
+    for (name, settings) in [
+        ("budget", settings.clone()),
+        ("none", settings.clone().without_budget()),
+        ("within", settings.within(Duration::from_secs(1))),
+    ] {
+        let layer = RetryLayer::new(settings);
+        assert_frugal(name, layer.layer(service_fn(dependency)), 1, is_ok);
+        // With a destructor, so that a spare is kept.
+        let kept = std::sync::Arc::new(());
+        let inner = service_fn(move |request| {
+            let _ = &kept;
+            dependency(request)
+        });
+        assert_frugal(name, layer.layer(inner), 1, is_ok);
+        let permanent = layer.classify(|answer: Result<&u32, &Error<std::fmt::Error>>| match answer {
+            Ok(_) => Outcome::Success,
+            Err(_) => Outcome::Permanent,
+        });
+        assert_frugal(name, permanent.layer(service_fn(dependency)), 0, is_failure);
+    }
+}
+
+#[test]
+fn a_time_out_allocates_nothing_for_an_answer_that_is_ready() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let _entered = runtime.enter();
+    let settings = TimeoutSettings::new(Duration::from_secs(1));
+    for settings in [settings, settings.cover_readiness()] {
+        let layer = TimeoutLayer::new(settings);
+        assert_frugal("success", layer.layer(service_fn(dependency)), 1, is_ok);
+        assert_frugal("failure", layer.layer(service_fn(dependency)), 0, is_failure);
+        let deadline = DeadlineLayer::new(Duration::from_secs(1));
+        assert_frugal("deadline", deadline.layer(layer.layer(service_fn(dependency))), 1, is_ok);
+    }
+}
+
+/// The timer, and nothing else.
+#[test]
+fn a_time_out_allocates_once_for_an_answer_that_is_not() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let _entered = runtime.enter();
+    let hangs = |_: u32| std::future::pending::<Answer>();
+    let mut service = TimeoutLayer::new(Duration::from_secs(1)).layer(service_fn(hangs));
+    let mut cx = Context::from_waker(noop_waker_ref());
+    let counted = allocation_counter::measure(|| {
+        let mut call = std::pin::pin!(service.call(1));
+        assert!(call.as_mut().poll(&mut cx).is_pending());
+        assert!(call.as_mut().poll(&mut cx).is_pending());
+    });
+    assert_eq!(counted.count_total, 1);
+}
+
 /// A stack of five should stay under 128 bytes, so one layer may add 40.
 #[test]
 fn the_response_future_is_small() {
     type Inner = Ready<Result<u64, Error<std::fmt::Error>>>;
     assert!(size_of::<ResponseFuture<Inner, buttress::ErrorsAreTransient>>() <= size_of::<Inner>() + 40);
+    assert!(size_of::<buttress::timeout::ResponseFuture<Inner>>() <= size_of::<Inner>() + 88);
     let service = CircuitBreakerLayer::new(PATIENT).layer(service_fn(dependency));
     drop(service.oneshot(1));
 }

@@ -5,11 +5,15 @@
 use std::{marker::PhantomPinned, rc::Rc};
 
 use buttress::{
-    ConfigError, Error, ErrorsAreTransient, Late, Rejected,
+    Budget, ConfigError, Deadline, DeadlineLayer, Error, ErrorsAreTransient, Late, Rejected,
+    budget::Withdrawal,
     circuit_breaker::{
         CircuitBreaker, CircuitBreakerHandle, CircuitBreakerLayer, CircuitBreakerSettings as Settings,
         KeyedCircuitBreaker, KeyedCircuitBreakerHandle, KeyedCircuitBreakerLayer, Permit, ResponseFuture,
     },
+    deadline::{DeadlineService, Scope, StampDeadline, StampFuture},
+    retry::{self, Backoff, CloneRequest, FlatCost, Retry, RetryHandle, RetryLayer, RetrySettings},
+    timeout::{self, Timeout, TimeoutHandle, TimeoutLayer},
 };
 use tower::util::BoxCloneService;
 
@@ -48,6 +52,8 @@ type NotUnpin = PhantomPinned;
 type NotSync = std::cell::Cell<u32>;
 type Default = ErrorsAreTransient;
 type Key = fn(&u32) -> u32;
+type Retries<S> = retry::ResponseFuture<S, u32, Default, CloneRequest, FlatCost, Backoff>;
+type Ready = tower::util::ServiceFn<fn(u32) -> std::future::Ready<Result<u32, Rejected>>>;
 
 #[test]
 fn auto_traits_are_those_of_what_is_inside() {
@@ -67,6 +73,33 @@ fn auto_traits_are_those_of_what_is_inside() {
         KeyedCircuitBreakerHandle<u32>: send true, sync true, unpin true;
         KeyedCircuitBreaker<Everything, u32, Key>: send true, sync true, unpin true;
         KeyedCircuitBreaker<Boxed, u32, Key>: send true, sync false, unpin true;
+        RetryLayer: send true, sync true, unpin true;
+        RetryHandle: send true, sync true, unpin true;
+        Retry<Everything>: send true, sync true, unpin true;
+        Retry<Boxed>: send true, sync false, unpin true;
+        Retry<NotSend>: send false, sync false, unpin true;
+        Retries<Boxed>: send true, sync false, unpin true;
+        Retries<Late<Boxed>>: send true, sync false, unpin true;
+        Retries<Ready>: send true, sync true, unpin true;
+        Budget: send true, sync true, unpin true;
+        Withdrawal: send true, sync true, unpin true;
+        TimeoutLayer: send true, sync true, unpin true;
+        TimeoutHandle: send true, sync true, unpin true;
+        Timeout<Everything>: send true, sync true, unpin true;
+        Timeout<Boxed>: send true, sync false, unpin true;
+        Timeout<NotSend>: send false, sync false, unpin true;
+        timeout::ResponseFuture<Everything>: send true, sync true, unpin true;
+        timeout::ResponseFuture<NotSend>: send false, sync false, unpin true;
+        timeout::ResponseFuture<NotSync>: send true, sync false, unpin true;
+        timeout::ResponseFuture<NotUnpin>: send true, sync true, unpin false;
+        Deadline: send true, sync true, unpin true;
+        DeadlineLayer: send true, sync true, unpin true;
+        DeadlineService<NotSend>: send false, sync false, unpin true;
+        Scope<Everything>: send true, sync true, unpin true;
+        Scope<NotSend>: send false, sync false, unpin true;
+        Scope<NotUnpin>: send true, sync true, unpin false;
+        StampDeadline<Boxed, ()>: send true, sync false, unpin true;
+        StampFuture<Boxed, (), u32>: send true, sync false, unpin true;
         Late<Everything>: send true, sync true, unpin true;
         Late<NotSend>: send false, sync false, unpin true;
         Rejected: send true, sync true, unpin true;
@@ -85,7 +118,25 @@ async fn a_borrowed_service_that_is_neither_clone_nor_send_works() {
         let answer = Rc::new(text.as_str());
         async move { Ok::<_, Rejected>((request.0.len(), answer)) }
     });
-    let mut service = CircuitBreakerLayer::new(Settings::new()).layer(inner);
+    let layers = (
+        TimeoutLayer::new(std::time::Duration::from_secs(1)),
+        DeadlineLayer::new(std::time::Duration::from_secs(1)),
+        CircuitBreakerLayer::new(Settings::new()),
+    );
+    let mut service = layers.layer(inner);
     let (length, answer) = service.ready().await.unwrap().call(Unclonable("request".into())).await.unwrap();
     assert_eq!((length, *answer), (7, "borrowed"));
+}
+
+/// A retry needs a service that is `Clone`, and nothing else.
+#[tokio::test]
+async fn a_borrowed_service_that_is_not_send_is_retried() {
+    use tower::{Layer, ServiceExt};
+    let text = String::from("borrowed");
+    let inner = tower::service_fn(|request: Rc<u32>| {
+        let answer = Rc::new(text.as_str());
+        async move { Ok::<_, Rejected>((*request, answer)) }
+    });
+    let service = RetryLayer::new(RetrySettings::new()).layer(inner);
+    assert_eq!(*service.oneshot(Rc::new(7)).await.unwrap().1, "borrowed");
 }

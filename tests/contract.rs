@@ -13,8 +13,10 @@ use std::{
 };
 
 use buttress::{
-    AsRejected, LateLayer,
+    AsRejected, DeadlineLayer, LateLayer, StampDeadlineLayer,
     circuit_breaker::{CircuitBreakerLayer, CircuitBreakerSettings, KeyedCircuitBreakerLayer},
+    retry::{Backoff, RetryLayer, RetrySettings},
+    timeout::{TimeoutLayer, TimeoutSettings},
 };
 use futures::task::noop_waker_ref;
 use support::{Answer, AppError, Control, Probe, Ready};
@@ -346,8 +348,24 @@ fn held_by_key(layer: &Keyed) -> u64 {
     layer.handle().get(7).map_or(0, |circuit| u64::from(circuit.snapshot().probes_in_flight))
 }
 
+const RETRY: RetrySettings = RetrySettings::new().backoff(Backoff::constant(Duration::from_secs(1))).name("contract");
+const LIMIT: TimeoutSettings = TimeoutSettings::new(Duration::from_secs(60)).name("contract");
+
+type Stamp = StampDeadlineLayer<fn(&mut u32, Duration)>;
+
+/// What is taken for retries that have not begun: these laws see none that has.
+fn held_of_the_budget(layer: &RetryLayer) -> u64 {
+    layer.handle().budget().unwrap().balance().spent.as_percent()
+}
+
 subject!(circuit_breaker, CircuitBreakerLayer::new(PATIENT), refuse: force_open, held: held);
 subject!(circuit_breaker_with_slow_calls, CircuitBreakerLayer::new(PATIENT.slow_calls(Duration::from_secs(1))), refuse: force_open, held: held);
 subject!(circuit_breaker_half_open, opened(), refuse: force_open, held: held);
 subject!(keyed_circuit_breaker, Keyed::new(PATIENT, |request: &u32| *request), refuse: force_open_key, held: held_by_key);
 subject!(late, LateLayer, refuse: |_| false, held: |_| 0);
+subject!(retry, RetryLayer::new(RETRY), refuse: |_| false, held: held_of_the_budget);
+subject!(retry_within, RetryLayer::new(RETRY.within(Duration::from_secs(60))), refuse: |_| false, held: held_of_the_budget);
+subject!(timeout, TimeoutLayer::new(Duration::from_secs(60)), refuse: |_| false, held: |_| 0);
+subject!(timeout_of_readiness, TimeoutLayer::new(LIMIT.cover_readiness()), refuse: |_| false, held: |_| 0);
+subject!(deadline, DeadlineLayer::new(Duration::from_secs(60)), refuse: |_| false, held: |_| 0);
+subject!(stamp_deadline, Stamp::new(|_: &mut u32, _| ()), refuse: |_| false, held: |_| 0);

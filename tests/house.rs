@@ -56,6 +56,10 @@ const CIRCUIT_BREAKER: [&str; 24] = [
     "keyed",
 ];
 
+const RETRY: [&str; 11] =
+    ["backoff", "cost", "decision", "policy", "resend", "spare", "state", "handle", "future", "service", "layer"];
+const TIMEOUT: [&str; 8] = ["policy", "state", "timer", "wait", "future", "handle", "service", "layer"];
+
 fn files(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
@@ -135,18 +139,31 @@ fn imports_go_one_way() {
 
 #[test]
 fn every_file_of_a_pattern_imports_only_files_above_it() {
-    let folder = src().join("circuit_breaker");
-    for path in files(&folder) {
-        let file = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        if ["mod", "model", "loom_models", "control"].contains(&file.as_str()) {
-            continue;
+    let folders: [(&str, &[&str]); 3] =
+        [("circuit_breaker", &CIRCUIT_BREAKER), ("retry", &RETRY), ("timeout", &TIMEOUT)];
+    for (folder, order) in folders {
+        for path in files(&src().join(folder)) {
+            let file = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            if ["mod", "model", "loom_models", "control"].contains(&file.as_str()) {
+                continue;
+            }
+            let rank = |name: &str| order.iter().position(|known| *known == name);
+            let own = rank(&file).unwrap_or_else(|| panic!("{folder}/{file} has no place in the order"));
+            for name in imported(&code(&path), "super") {
+                let other = rank(&name).unwrap_or_else(|| panic!("{folder}/{file} imports {name}"));
+                assert!(other < own, "{folder}/{file} imports {name}, which stands below it");
+            }
         }
-        let rank = |name: &str| CIRCUIT_BREAKER.iter().position(|known| *known == name);
-        let own = rank(&file).unwrap_or_else(|| panic!("{file} has no place in the order"));
-        for name in imported(&code(&path), "super") {
-            let other = rank(&name).unwrap_or_else(|| panic!("{file} imports {name}"));
-            assert!(other < own, "{file} imports {name}, which stands below it");
-        }
+    }
+}
+
+/// A new pattern has to say in which order its files are read.
+#[test]
+fn every_pattern_folder_has_an_order() {
+    let known = ["circuit_breaker", "retry", "timeout"];
+    for entry in fs::read_dir(src()).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(!PATTERNS.contains(&name.as_str()) || known.contains(&name.as_str()), "{name}");
     }
 }
 
@@ -163,18 +180,25 @@ fn patterns_have_no_cfg_no_metrics_and_no_tracing() {
 #[test]
 fn pure_files_know_no_lock_no_async_and_no_tower() {
     for file in [
-        "consecutive",
-        "ring",
-        "time_window",
-        "in_flight",
-        "tally",
-        "open_time",
-        "policy",
-        "window",
-        "probes",
-        "machine",
+        "circuit_breaker/consecutive",
+        "circuit_breaker/ring",
+        "circuit_breaker/time_window",
+        "circuit_breaker/in_flight",
+        "circuit_breaker/tally",
+        "circuit_breaker/open_time",
+        "circuit_breaker/policy",
+        "circuit_breaker/window",
+        "circuit_breaker/probes",
+        "circuit_breaker/machine",
+        "retry/backoff",
+        "retry/decision",
+        "retry/policy",
+        "timeout/policy",
+        "budget/settings",
+        "budget/spent",
+        "budget/cost",
     ] {
-        let code = code(&src().join(format!("circuit_breaker/{file}.rs")));
+        let code = code(&src().join(format!("{file}.rs")));
         for word in ["Mutex", "Atomic", "async ", "tower::", "tokio::", "time::now", "poll"] {
             assert!(!code.contains(word), "{file} says {word}");
         }

@@ -11,8 +11,14 @@ use std::{
     time::Duration,
 };
 
-use buttress::circuit_breaker::{CircuitBreakerHandle, CircuitBreakerSettings as Settings, KeyedCircuitBreakerLayer};
+use buttress::{
+    BudgetSettings, Deadline, Error,
+    circuit_breaker::{CircuitBreakerHandle, CircuitBreakerSettings as Settings, KeyedCircuitBreakerLayer},
+    retry::{Backoff, Jitter, RetryLayer, RetrySettings},
+    timeout::{TimeoutLayer, TimeoutSettings},
+};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use tower::{Layer, ServiceExt, service_fn};
 
 /// Keeps every series in a map.
 #[derive(Default)]
@@ -107,12 +113,75 @@ async fn a_recorder_that_comes_after_the_layer_sees_counters_and_exactly_one_sta
     });
     assert_eq!(refusals.count_total, 0);
     drop(guard);
-    chapter_names_every_series(&recorder);
+    chapter_names_every_series(&recorder, include_str!("../src/circuit_breaker/mod.rs"));
 }
 
+/// A service that is used once is gone when its call fails: what it counts is counted all the same.
+#[tokio::test(start_paused = true)]
+async fn retries_and_why_they_ended_are_counted() {
+    let recorder = Kept::default();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let settings = RetrySettings::new().name("orders").backoff(Backoff::constant(SECOND).jitter(Jitter::None));
+    let answer = |fails: u32| {
+        let calls = AtomicU64::new(0);
+        let calls = Arc::new(calls);
+        service_fn(move |_: ()| {
+            let failed = calls.fetch_add(1, Ordering::SeqCst) < u64::from(fails);
+            std::future::ready(if failed { Err(Error::Service(std::fmt::Error)) } else { Ok(()) })
+        })
+    };
+    let call = |settings: RetrySettings, fails| RetryLayer::new(settings).layer(answer(fails)).oneshot(());
+    let none = BudgetSettings::new().ratio(0.000_001).per_second(0);
+    assert!(call(settings.clone(), 0).await.is_ok());
+    assert!(call(settings.clone(), 2).await.is_ok());
+    assert!(call(settings.clone(), 3).await.is_err());
+    assert!(call(settings.clone().within(SECOND), 1).await.is_err());
+    let late = Deadline::after(SECOND).scope(call(settings.clone(), 1));
+    assert!(late.await.is_err());
+    let layer = RetryLayer::new(settings.clone()).resend(|(): &()| None);
+    assert!(layer.layer(answer(1)).oneshot(()).await.is_err());
+    let layer = RetryLayer::new(settings.budget(none));
+    assert!(layer.layer(answer(1)).oneshot(()).await.is_err());
+    assert_eq!(
+        recorder.values("_total{"),
+        some(&[
+            ("buttress_retry_gave_up_total{name=orders,why=attempts}", 1),
+            ("buttress_retry_gave_up_total{name=orders,why=budget}", 1),
+            ("buttress_retry_gave_up_total{name=orders,why=deadline}", 1),
+            ("buttress_retry_gave_up_total{name=orders,why=request}", 1),
+            ("buttress_retry_gave_up_total{name=orders,why=within}", 1),
+            ("buttress_retry_recovered_total{name=orders}", 1),
+            ("buttress_retry_retries_total{name=orders}", 4),
+        ])
+    );
+    chapter_names_every_series(&recorder, include_str!("../src/retry/mod.rs"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_outs_are_counted_by_their_reason() {
+    let recorder = Kept::default();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let hangs = || service_fn(|(): ()| std::future::pending::<Result<(), Error<std::fmt::Error>>>());
+    let settings = TimeoutSettings::new(SECOND).name("orders");
+    for _ in 0..3 {
+        assert!(TimeoutLayer::new(settings).layer(hangs()).oneshot(()).await.is_err());
+    }
+    let late = Deadline::after(SECOND / 2).scope(TimeoutLayer::new(settings).layer(hangs()).oneshot(()));
+    assert!(late.await.is_err());
+    assert_eq!(
+        recorder.values("_total{"),
+        some(&[
+            ("buttress_timeout_rejected_total{name=orders,reason=deadline_exceeded}", 1),
+            ("buttress_timeout_rejected_total{name=orders,reason=timed_out}", 3),
+        ])
+    );
+    chapter_names_every_series(&recorder, include_str!("../src/timeout/mod.rs"));
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
 /// The chapter's table is where users look.
-fn chapter_names_every_series(recorder: &Kept) {
-    let chapter = include_str!("../src/circuit_breaker/mod.rs");
+fn chapter_names_every_series(recorder: &Kept, chapter: &str) {
     for series in recorder.values("").keys() {
         let name = series.split('{').next().unwrap();
         assert!(chapter.contains(&format!("`{name}`")), "{name} is not in the chapter");

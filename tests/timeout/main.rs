@@ -1,0 +1,336 @@
+//! The time-out, on paused time.
+
+#![cfg(feature = "full")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::{
+    future::{pending, poll_fn, ready},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use buttress::{
+    AsRejected, Deadline, DeadlineLayer, Error, EventKind, LateLayer, Reason, Rejected,
+    circuit_breaker::{CircuitBreakerLayer, CircuitBreakerSettings, CircuitState},
+    timeout::{TimeoutHandle, TimeoutLayer, TimeoutSettings},
+};
+use support::{Answer, AppError, Probe, Ready};
+use tokio::time::{Instant, sleep};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MS: Duration = Duration::from_millis(1);
+
+fn timed_out() -> AppError {
+    AppError::Rejected(Rejected::new("timeout", Reason::TimedOut))
+}
+
+fn deadline_exceeded() -> AppError {
+    AppError::Rejected(Rejected::new("timeout", Reason::DeadlineExceeded))
+}
+
+/// Answers after so many milliseconds.
+async fn after(millis: u32) -> Result<u32, AppError> {
+    sleep(millis * MS).await;
+    Ok(millis)
+}
+
+/// Answers with an error after so many milliseconds.
+async fn fails_after(millis: u32) -> Result<u32, AppError> {
+    sleep(millis * MS).await;
+    Err(AppError::Down)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_takes_longer_is_refused_at_the_limit() {
+    let mut stack = TimeoutLayer::new(SECOND).layer(service_fn(after));
+    for (takes, expected, ends) in [(999, Ok(999), 999), (5000, Err(timed_out()), 1000)] {
+        let began = Instant::now();
+        assert_eq!(stack.ready().await.unwrap().call(takes).await, expected);
+        assert_eq!(began.elapsed().as_millis(), ends);
+    }
+}
+
+/// tower_resilience_195_a_time_out_that_does_not_cancel
+#[tokio::test(start_paused = true)]
+async fn the_inner_future_is_dropped_at_the_limit() {
+    struct Tells(Arc<AtomicBool>);
+    impl Drop for Tells {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+    let dropped = Arc::new(AtomicBool::new(false));
+    let inner = service_fn({
+        let dropped = Arc::clone(&dropped);
+        move |_: u32| {
+            let tells = Tells(Arc::clone(&dropped));
+            async move {
+                let _tells = tells;
+                pending::<Result<u32, AppError>>().await
+            }
+        }
+    });
+    let mut stack = TimeoutLayer::new(SECOND).layer(inner);
+    let mut call = tokio_test::task::spawn(stack.ready().await.unwrap().call(7));
+    assert!(call.poll().is_pending());
+    assert!(!dropped.load(Ordering::SeqCst));
+    sleep(SECOND + MS).await;
+    // The future is kept, and yet what it was about is gone.
+    assert_eq!(call.poll(), Poll::Ready(Err(timed_out())));
+    assert!(dropped.load(Ordering::SeqCst));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_ready_at_once_is_never_too_late() {
+    for limit in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
+        let stack = TimeoutLayer::new(limit).layer(service_fn(|n: u32| ready(Ok::<_, AppError>(n))));
+        assert_eq!(stack.oneshot(7).await, Ok(7));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_there_when_the_time_is_over_wins() {
+    let stack = TimeoutLayer::new(SECOND).layer(service_fn(after));
+    assert_eq!(stack.clone().oneshot(1000).await, Ok(1000));
+    // The caller comes back late: the answer is there, and so is the end of the time.
+    let mut call = tokio_test::task::spawn(stack.oneshot(1000));
+    assert!(call.poll().is_pending());
+    sleep(10 * SECOND).await;
+    assert_eq!(call.poll(), Poll::Ready(Ok(1000)));
+}
+
+/// tokio_2667_duration_max_panics, tower_rate_limit_duration_max
+#[tokio::test(start_paused = true)]
+async fn any_limit_will_do() {
+    let extremes = [Duration::ZERO, Duration::from_nanos(1), Duration::from_secs(u64::MAX / 10), Duration::MAX];
+    for (n, limit) in extremes.into_iter().enumerate() {
+        for cover in [false, true] {
+            let settings = TimeoutSettings::new(limit);
+            let settings = if cover { settings.cover_readiness() } else { settings };
+            let stack = TimeoutLayer::new(settings).layer(service_fn(after));
+            let answer = Deadline::after(limit).scope(stack.oneshot(5)).await;
+            assert_eq!(answer.is_ok(), n >= 2, "{limit:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limit_can_come_from_the_request() {
+    let by_request = |millis: &u32| (*millis > 1000).then_some(2 * SECOND);
+    let mut stack = TimeoutLayer::new(100 * MS).from_request(by_request).layer(service_fn(after));
+    for (takes, expected) in [(99, Ok(99)), (200, Err(timed_out())), (1500, Ok(1500)), (2500, Err(timed_out()))] {
+        assert_eq!(stack.ready().await.unwrap().call(takes).await, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_shortens_the_limit_and_is_named() {
+    let stack = TimeoutLayer::new(2 * SECOND).layer(service_fn(after));
+    for (deadline, expected, ends) in
+        [(SECOND, deadline_exceeded(), 1000), (3 * SECOND, timed_out(), 2000), (2 * SECOND, timed_out(), 2000)]
+    {
+        let began = Instant::now();
+        assert_eq!(Deadline::after(deadline).scope(stack.clone().oneshot(9000)).await, Err(expected));
+        assert_eq!(began.elapsed().as_millis(), ends, "{deadline:?}");
+    }
+    let layered = ServiceBuilder::new().layer(DeadlineLayer::new(SECOND)).service(stack);
+    assert_eq!(layered.oneshot(9000).await, Err(deadline_exceeded()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_does_not_begin_after_the_deadline() {
+    let (probe, control) = Probe::new();
+    let mut timeout = TimeoutLayer::new(SECOND).layer(probe);
+    let deadline = Deadline::after(SECOND);
+    sleep(2 * SECOND).await;
+    control.answer(Answer::PanicInFuture);
+    let call = timeout.ready().await.unwrap().call(7);
+    // Ready at once or not, nobody wants the answer any more.
+    assert_eq!(deadline.scope(call).await, Err(deadline_exceeded()));
+    assert_eq!(control.alive(), 0);
+}
+
+/// Hurried callers must not open the circuit for everyone.
+#[tokio::test(start_paused = true)]
+async fn to_the_breaker_outside_a_time_out_is_a_failure_and_a_deadline_is_none() {
+    let breaker = CircuitBreakerLayer::new(CircuitBreakerSettings::consecutive_failures(1));
+    let circuit = breaker.handle();
+    let stack = ServiceBuilder::new().layer(breaker).layer(TimeoutLayer::new(SECOND)).service_fn(after);
+    assert_eq!(Deadline::after(MS).scope(stack.clone().oneshot(9000)).await, Err(deadline_exceeded()));
+    assert_eq!(circuit.state(), CircuitState::Closed);
+    assert_eq!(stack.oneshot(9000).await, Err(timed_out()));
+    assert_eq!(circuit.state(), CircuitState::Open);
+}
+
+/// The limit outside is the deadline inside, so both end at once; whoever has set the limit has a time-out.
+#[tokio::test(start_paused = true)]
+async fn a_time_out_is_one_to_who_has_set_it_whatever_it_is_to_those_inside() {
+    let seen = Arc::new(Mutex::new(None));
+    let spy = |answer: Result<u32, AppError>| {
+        if let Err(error) = &answer {
+            *seen.lock().unwrap() = error.as_rejected().map(|rejected| (rejected.policy(), rejected.reason()));
+        }
+        answer
+    };
+    let named = |name, limit| TimeoutLayer::new(TimeoutSettings::new(limit).name(name));
+    for millis in [1000_u32, 1001, 1333, 1] {
+        let limit = millis * MS + Duration::from_micros(300);
+        let inner = named("inner", 10 * SECOND).layer(service_fn(after));
+        let outer = named("outer", limit).layer(inner.then(|answer| ready(spy(answer))));
+        let error = outer.oneshot(60_000).await.unwrap_err();
+        assert_eq!(error.as_rejected(), Some(Rejected::new("outer", Reason::TimedOut)));
+    }
+    assert_eq!(*seen.lock().unwrap(), Some(("inner", Reason::DeadlineExceeded)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_comes_after_the_limit_is_a_time_out_and_one_before_is_not() {
+    let stack = TimeoutLayer::new(SECOND).layer(service_fn(fails_after));
+    assert_eq!(stack.clone().oneshot(999).await, Err(AppError::Down));
+    let mut call = tokio_test::task::spawn(stack.oneshot(1500));
+    assert!(call.poll().is_pending());
+    sleep(2 * SECOND).await;
+    assert_eq!(call.poll(), Poll::Ready(Err(timed_out())));
+}
+
+/// tower_resilience_373_the_wait_for_readiness_is_not_covered
+#[tokio::test(start_paused = true)]
+async fn readiness_counts_where_it_is_asked_for() {
+    let (probe, control) = Probe::new();
+    control.ready(Ready::Never);
+    let covered = TimeoutLayer::new(TimeoutSettings::new(SECOND).cover_readiness());
+    let mut service = covered.layer(probe.clone());
+    let began = Instant::now();
+    // A refusal is no error of readiness.
+    assert!(service.ready().await.is_ok());
+    assert_eq!(began.elapsed(), SECOND);
+    assert_eq!(service.call(7).await, Err(timed_out()));
+    assert_eq!(control.calls(), 0);
+
+    // Once it is ready, it is a service as before.
+    control.ready(Ready::Yes);
+    assert_eq!(service.ready().await.unwrap().call(7).await, Ok(7));
+
+    control.ready(Ready::Never);
+    let mut bare = TimeoutLayer::new(SECOND).layer(probe);
+    assert!(tokio::time::timeout(60 * SECOND, bare.ready()).await.is_err());
+}
+
+/// linkerd_delays_dont_add_up
+#[tokio::test(start_paused = true)]
+async fn a_call_has_what_its_readiness_has_left() {
+    let gate = Arc::new(AtomicBool::new(false));
+    #[derive(Clone)]
+    struct Gated(Arc<AtomicBool>);
+    impl Service<u32> for Gated {
+        type Response = u32;
+        type Error = AppError;
+        type Future = std::pin::Pin<Box<dyn Future<Output = Result<u32, AppError>> + Send>>;
+        fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> Poll<Result<(), AppError>> {
+            if self.0.load(Ordering::SeqCst) { Poll::Ready(Ok(())) } else { Poll::Pending }
+        }
+        fn call(&mut self, millis: u32) -> Self::Future {
+            Box::pin(after(millis))
+        }
+    }
+    let layer = TimeoutLayer::new(TimeoutSettings::new(SECOND).cover_readiness());
+    for (takes, expected) in [(399, Ok(399)), (401, Err(timed_out()))] {
+        gate.store(false, Ordering::SeqCst);
+        let mut service = layer.layer(Gated(Arc::clone(&gate)));
+        let mut waits = tokio_test::task::spawn(poll_fn(|cx| service.poll_ready(cx)));
+        assert!(waits.poll().is_pending());
+        sleep(600 * MS).await;
+        gate.store(true, Ordering::SeqCst);
+        assert!(waits.poll().is_ready());
+        drop(waits);
+        // How long the caller takes to make its call is its own affair.
+        sleep(60 * SECOND).await;
+        let began = Instant::now();
+        assert_eq!(service.call(takes).await, expected);
+        assert!(began.elapsed() <= 402 * MS);
+        // And the next call has all of it again.
+        assert_eq!(service.ready().await.unwrap().call(900).await, Ok(900));
+    }
+}
+
+/// What `poll_ready` cannot do, because a deadline belongs to a call.
+#[tokio::test(start_paused = true)]
+async fn over_late_the_deadline_covers_readiness_too() {
+    let (probe, control) = Probe::new();
+    control.ready(Ready::Never);
+    let stack = ServiceBuilder::new().layer(TimeoutLayer::new(Duration::MAX)).layer(LateLayer).service(probe);
+    assert_eq!(Deadline::after(SECOND).scope(stack.oneshot(7)).await, Err(deadline_exceeded()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handle_shows_and_changes_the_limit_for_the_calls_to_come() {
+    let layer = TimeoutLayer::new(TimeoutSettings::new(SECOND).name("shown"));
+    let handle = layer.handle();
+    assert_eq!((handle.name(), handle.limit()), ("shown", SECOND));
+    let stack = layer.layer(service_fn(after));
+    let under_way = tokio_test::task::spawn(stack.clone().oneshot(900));
+    let mut under_way = under_way;
+    assert!(under_way.poll().is_pending());
+    handle.set_limit(100 * MS);
+    assert_eq!(stack.handle().limit(), 100 * MS);
+    let rejected = stack.clone().oneshot(900).await.unwrap_err();
+    assert_eq!(rejected, AppError::Rejected(Rejected::new("shown", Reason::TimedOut)));
+    assert_eq!(under_way.await, Ok(900));
+    let further = handle.layer().layer(service_fn(after));
+    handle.set_limit(Duration::MAX);
+    assert_eq!(further.oneshot(50_000).await, Ok(50_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handle_works_without_tower() {
+    let handle = TimeoutHandle::new(SECOND);
+    assert_eq!(handle.run(after(10)).await, Ok(10));
+    assert_eq!(handle.run(after(2000)).await, Err(timed_out()));
+    let foreign = handle.run(async {
+        sleep(2 * SECOND).await;
+        Err::<(), _>(Error::Service(std::fmt::Error))
+    });
+    assert!(matches!(foreign.await, Err(Error::Rejected(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_tells_of_each_refusal_also_when_the_service_is_gone() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&heard);
+    let layer = TimeoutLayer::new(TimeoutSettings::new(SECOND).name("told")).on_event(move |event| {
+        if let EventKind::Rejected { rejected, shadow: false, .. } = event.kind {
+            told.lock().unwrap().push((event.policy.to_owned(), rejected.reason()));
+        }
+    });
+    let stack = layer.layer(service_fn(after));
+    drop(layer);
+    assert!(stack.clone().oneshot(10).await.is_ok());
+    assert!(Deadline::after(MS).scope(stack.clone().oneshot(9000)).await.is_err());
+    // `oneshot` drops the last service before the first poll.
+    assert!(stack.oneshot(9000).await.is_err());
+    let told = |reason| ("told".to_owned(), reason);
+    assert_eq!(*heard.lock().unwrap(), [told(Reason::DeadlineExceeded), told(Reason::TimedOut)]);
+}
+
+/// There is nobody to wake the caller, and nobody to panic for it.
+#[test]
+fn without_a_runtime_a_call_has_no_limit() {
+    let stack = TimeoutLayer::new(Duration::ZERO).layer(service_fn(|n: u32| {
+        let mut polled = false;
+        poll_fn(move |cx| {
+            if std::mem::replace(&mut polled, true) {
+                return Poll::Ready(Ok::<_, AppError>(n));
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+    }));
+    assert_eq!(futures::executor::block_on(stack.oneshot(7)), Ok(7));
+}
