@@ -73,7 +73,7 @@
 //! # }
 //! ```
 //!
-//! So it is there in a response future and in a handler, and not in `poll_ready` or `call`, which run in a worker's task when there is a [`Buffer`](tower::buffer) outside.
+//! So it is there in a response future and in a handler, and not in `poll_ready` or `call`, which run in a worker's task when there is a `Buffer` outside.
 //!
 //! # A duration becomes an instant
 //!
@@ -93,7 +93,7 @@ mod stamp;
 
 use std::time::Duration;
 
-pub(crate) use self::span::{Span, current, known};
+pub(crate) use self::span::{Span, current, known, last_reading};
 pub use self::{
     layer::{DeadlineFuture, DeadlineLayer, DeadlineService, FromRequest, Limit},
     span::Scope,

@@ -11,13 +11,12 @@
 //!
 //! # Examples
 //!
-//! The pieces by hand: a client that fails once, and what a retry does about it.
+//! A client whose requests are sent again where they may be, body and all:
 //!
 //! ```
 //! use buttress::{
-//!     Classify, Outcome,
 //!     http::{ByStatus, Idempotent, ReplayBody, ReplayLayer},
-//!     retry::Resend,
+//!     retry::{RetryLayer, RetrySettings},
 //! };
 //! use http::{Request, Response};
 //! use http_body_util::{BodyExt, Full};
@@ -25,27 +24,26 @@
 //!
 //! type Body = ReplayBody<Full<bytes::Bytes>>;
 //!
-//! # #[tokio::main(flavor = "current_thread")]
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), buttress::BoxError> {
+//! // Answers 503 once, with `Retry-After: 2`.
 //! let client = service_fn(async |request: Request<Body>| {
 //!     let is_first = request.headers().get("x-attempt").is_none();
 //!     let body = request.into_body().collect().await?.to_bytes();
 //!     let response = Response::builder().status(if is_first { 503 } else { 200 });
 //!     Ok::<_, buttress::BoxError>(response.header("retry-after", "2").body(body)?)
 //! });
-//! let retry = service_fn(move |request: Request<Body>| async move {
-//!     let copy = Idempotent::new().copy(&request);
-//!     let result = client.oneshot(request).await;
-//!     match (ByStatus::new().classify(result.as_ref()), copy) {
-//!         (Outcome::Transient { retry_after }, Some(mut copy)) if Idempotent::new().can_resend(&copy) => {
-//!             assert_eq!(retry_after, Some(std::time::Duration::from_secs(2)));
-//!             copy.headers_mut().insert("x-attempt", "2".parse()?);
-//!             client.oneshot(copy).await
-//!         }
-//!         _ => result,
-//!     }
-//! });
-//! let stack = ServiceBuilder::new().layer(ReplayLayer::new(64 * 1024)).service(retry);
+//! let retry = RetryLayer::new(RetrySettings::new())
+//!     .classify(ByStatus::new())
+//!     .resend(Idempotent::new())
+//!     .prepare(|request: &mut Request<Body>, attempt| {
+//!         request.headers_mut().insert("x-attempt", attempt.into());
+//!     });
+//! let stack = ServiceBuilder::new()
+//!     .layer(ReplayLayer::new(64 * 1024)) // Outside the retry: it keeps what an attempt has read of the body.
+//!     .layer(retry)
+//!     .service(client);
+//! buttress::check::<Request<Full<bytes::Bytes>>, _>(&stack);
 //!
 //! let request = Request::put("/orders/7").body(Full::from("two of them"))?;
 //! let response = stack.oneshot(request).await?;
@@ -87,7 +85,7 @@
 //! * Nothing is kept of a request that nobody copied, nor during the last attempt.
 //! * One attempt reads at a time. A second one gets [`ReplayError::Busy`]: this is for a retry and not for a hedge. A
 //!   server may also answer before it has read everything, and the client's connection may hold on to the body for a
-//!   moment longer, so do not retry without any wait.
+//!   moment longer: the retry waits at least for one tick of tokio's timer, a millisecond.
 //!
 //! # Errors
 //!

@@ -8,6 +8,7 @@
 //! |---|---|
 #![cfg_attr(feature = "circuit-breaker", doc = "| [`circuit_breaker`] | stops calling what is known to be down |")]
 #![cfg_attr(feature = "retry", doc = "| [`retry`] | tries again what may pass, on a budget |")]
+#![cfg_attr(feature = "retry", doc = "| [`budget`] | how many retries all calls together may cause |")]
 #![cfg_attr(feature = "timeout", doc = "| [`timeout`] | stops waiting for an answer |")]
 //! | [`deadline`] | how long the caller waits, obeyed wherever a layer would wait |
 #![cfg_attr(
@@ -22,13 +23,15 @@
 //! refuses goes inside, so that an open circuit spends no quota.
 //!
 //! ```text
-//! retry -> [waiting limits] -> circuit_breaker -> [refusing limits] -> timeout -> client
+//! client: deadline -> retry -> [waiting limits] -> circuit_breaker -> [refusing limits] -> timeout -> client
+//! server: deadline from the request -> [limits] -> timeout -> handler
 //! ```
 //!
 //! # Words
 //!
 //! * *outcome*: what a finished call means to every layer.
 //! * *rejected*: the answer of a layer instead of the inner service's. [`Rejected::reached_inner`] says whether the call may have executed.
+//! * *deadline*: the instant after which the caller no longer wants the answer.
 //! * *permit*: what a call holds while it counts. Settling it records an outcome, dropping it means that the call was cancelled.
 //! * *generation*: the number of a circuit's state period; what ends in another one than it began in is *stale* and changes nothing.
 //! * *handle*: the owner of what all clones of a service share, to inspect it, to control it, and to use it without tower.
@@ -50,6 +53,9 @@
 //! | feature | default | brings | cost |
 //! |---|---|---|---|
 //! | `circuit-breaker` | yes | [`circuit_breaker`](https://docs.rs/buttress/latest/buttress/circuit_breaker) | `lru`, `rand` without its generators |
+//! | `retry` | yes | [`retry`](https://docs.rs/buttress/latest/buttress/retry), [`budget`](https://docs.rs/buttress/latest/buttress/budget) | `rand` without its generators |
+//! | `timeout` | yes | [`timeout`](https://docs.rs/buttress/latest/buttress/timeout) | nothing |
+//! | `http` | no | [`http`](https://docs.rs/buttress/latest/buttress/http): what it all means for HTTP | `http`, `http-body`, `bytes`, `httpdate` |
 //! | `metrics` | yes | events as counters and gauges of the [`metrics`](https://docs.rs/metrics) facade | one load per event while no recorder is installed |
 //! | `tracing` | no | events for `tracing` subscribers | one load per event while nobody subscribes |
 //! | `full` | no | all of these | |
@@ -59,7 +65,10 @@
 
 #![warn(missing_docs)]
 // Without a pattern nobody uses the core.
-#![cfg_attr(not(all(feature = "circuit-breaker", feature = "retry", feature = "timeout")), allow(dead_code))]
+#![cfg_attr(
+    not(all(feature = "circuit-breaker", feature = "retry", feature = "timeout")),
+    allow(dead_code, unused_imports)
+)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(any(feature = "retry", feature = "timeout"))]

@@ -142,7 +142,10 @@ fn in_tokios_time(at: Instant) -> Option<tokio::time::Instant> {
 
 #[inline]
 fn timer(make: impl FnOnce() -> Sleep) -> Option<Pin<Box<Sleep>>> {
-    tokio::runtime::Handle::try_current().ok()?;
+    // Who runs in a task runs in a runtime, and to ask for its handle costs a counted reference.
+    if tokio::task::try_id().is_none() {
+        tokio::runtime::Handle::try_current().ok()?;
+    }
     // tokio answers whether time is enabled only by panicking.
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| Box::pin(make()))).ok()
 }

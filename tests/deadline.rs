@@ -65,7 +65,7 @@ async fn of_several_the_earliest_is_in_force() {
 async fn a_request_says_how_long_its_caller_waits() {
     let by_request = |millis: &u32| (*millis > 0).then(|| *millis * MS);
     let stack = DeadlineLayer::from_request(by_request).layer(service_fn(look));
-    assert_eq!(stack.clone().oneshot(250).await, Ok(Some(250 * MS)));
+    assert_eq!(stack.oneshot(250).await, Ok(Some(250 * MS)));
     assert_eq!(stack.oneshot(0).await, Ok(None));
 }
 
@@ -200,7 +200,7 @@ async fn what_is_left_is_stamped_when_the_request_goes_out() {
         .service_fn(echo);
     assert_eq!(stack.oneshot(None).await, Ok(Some(750 * MS)));
     let without = StampDeadlineLayer::new(stamp).layer(service_fn(echo));
-    assert_eq!(without.clone().oneshot(None).await, Ok(None));
+    assert_eq!(without.oneshot(None).await, Ok(None));
     assert_eq!(Deadline::after(Duration::ZERO).scope(without.oneshot(None)).await, Ok(Some(Duration::ZERO)));
 }
 

@@ -18,18 +18,15 @@ pub(crate) struct Span {
     at: Instant,
     /// In nanoseconds from the first reading, or [`UNLIMITED`].
     within: u64,
-    /// The reading that has turned `within` into `at`, for the spans outside to use it too.
-    read: Option<Reading>,
 }
-
-/// Not zero, so that it costs no word of its own.
-type Reading = std::num::NonZeroU64;
 
 const UNLIMITED: u64 = u64::MAX;
 
 thread_local! {
     /// The span in force, for as long as the future that carries it is polled.
     static IN_FORCE: Cell<Span> = const { Cell::new(Span::NONE) };
+    /// The last reading that made an instant of a length: one serves all the spans that a poll goes through.
+    static READ: Cell<Instant> = const { Cell::new(Instant::NEVER) };
 }
 
 /// Puts back what was in force, also when the inner future panics.
@@ -48,7 +45,7 @@ pin_project! {
 // ===== impl Span =====
 
 impl Span {
-    pub(crate) const NONE: Self = Self { at: Instant::NEVER, within: UNLIMITED, read: None };
+    pub(crate) const NONE: Self = Self { at: Instant::NEVER, within: UNLIMITED };
 
     pub(crate) const fn until(at: Instant) -> Self {
         Self { at, ..Self::NONE }
@@ -67,11 +64,6 @@ impl Span {
         self.at
     }
 
-    /// The reading that made it an instant.
-    pub(crate) fn read(&self) -> Option<Instant> {
-        self.read.map(|read| Instant::from_nanos(read.get()))
-    }
-
     /// Polls with this span in force, within the one that is. A length becomes an instant if anybody reads it, or if the poll is pending.
     #[inline]
     pub(crate) fn poll<T>(&mut self, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
@@ -86,11 +78,12 @@ impl Span {
         polled
     }
 
-    /// One reading serves all the spans that a poll goes through.
     #[cold]
     #[inline(never)]
     fn fix(&mut self, outer: &mut Self) {
-        let now = IN_FORCE.get().read.map_or_else(time::now, |read| Instant::from_nanos(read.get()));
+        // What is in force was no longer than this, so without a length it has been read, in this very poll.
+        let now = if IN_FORCE.get().within == UNLIMITED { READ.get() } else { time::now() };
+        READ.set(now);
         for span in [self, outer] {
             if span.within != UNLIMITED {
                 *span = span.read_at(now);
@@ -101,12 +94,12 @@ impl Span {
     const fn and(self, other: Self) -> Self {
         let at = if other.at.as_nanos() < self.at.as_nanos() { other.at } else { self.at };
         let within = if other.within < self.within { other.within } else { self.within };
-        Self { at, within, read: None }
+        Self { at, within }
     }
 
     const fn read_at(self, now: Instant) -> Self {
         let at = Instant::from_nanos(now.as_nanos().saturating_add(self.within));
-        Self { read: Reading::new(now.as_nanos()), ..Self::until(self.at).and(Self::until(at)) }
+        Self::until(self.at).and(Self::until(at))
     }
 }
 
@@ -127,8 +120,14 @@ pub(crate) fn current(now: &mut Now) -> Instant {
 #[cold]
 fn read(span: Span, now: Instant) -> Instant {
     let span = span.read_at(now);
+    READ.set(now);
     IN_FORCE.set(span);
     span.at
+}
+
+/// When the poll that has just made an instant of a length did so.
+pub(crate) fn last_reading() -> Instant {
+    READ.get()
 }
 
 /// The deadline in force, if it is an instant already. Only what has waited can be late, and then it is one.

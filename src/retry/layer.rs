@@ -55,7 +55,7 @@ impl RetryLayer {
     /// A retry of these settings on a budget that others draw on too, in place of one of its own.
     ///
     /// Of layers inside one another, the outermost alone counts the calls, so that nested retries together stay inside the budget; a
-    /// [`Buffer`](tower::buffer) between them hides one from the other.
+    /// `Buffer` between them hides one from the other.
     ///
     /// # Errors
     ///

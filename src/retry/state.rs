@@ -82,11 +82,12 @@ impl Course {
         if !self.has_limit() {
             return poll();
         }
-        let mut span =
-            if self.began == Instant::NEVER { Span::within_nanos(self.plan.within) } else { Span::until(self.ends()) };
-        let polled = span.poll(poll);
-        if let Some(read) = span.read() {
-            self.began = read;
+        if self.began != Instant::NEVER {
+            return Span::until(self.ends()).poll(poll);
+        }
+        let polled = Span::within_nanos(self.plan.within).poll(poll);
+        if polled.is_pending() {
+            self.began = deadline::last_reading();
         }
         polled
     }

@@ -60,7 +60,9 @@ impl Timer {
     }
 
     fn arm(&mut self) {
-        let mut now = self.own.read().map_or_else(Now::when_asked, Now::from);
+        // A limit has just become an instant, by this reading.
+        let mut now =
+            if self.own.at() == Instant::NEVER { Now::when_asked() } else { Now::from(deadline::last_reading()) };
         let deadline = deadline::current(&mut now);
         let until = self.own.at().min(deadline);
         let sleep = if until == Instant::NEVER { None } else { time::sleep_until(until, now.get()) };
