@@ -178,7 +178,7 @@ impl Rejected {
         }
     }
 
-    /// Whether the inner service may have executed the call.
+    /// Whether the inner service may have executed the call: this attempt of it, if there is a retry in between.
     #[must_use]
     pub const fn reached_inner(&self) -> bool {
         self.0.reason.reached_inner()

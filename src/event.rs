@@ -124,8 +124,10 @@ pub enum EventKind<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum GaveUp {
-    /// It was the last one of those that are allowed, or there was no further delay.
+    /// It was the last one of those that are allowed.
     Attempts,
+    /// The delays have ended.
+    Delays,
     /// The total time does not allow for another one.
     Within,
     /// The caller's deadline does not allow for another one.
@@ -193,11 +195,12 @@ impl Pattern {
 }
 
 impl GaveUp {
-    /// `attempts`, `within`, `deadline`, `budget`, `request`: as metrics and logs have it.
+    /// `attempts`, `delays`, `within`, `deadline`, `budget`, `request`: as metrics and logs have it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Attempts => "attempts",
+            Self::Delays => "delays",
             Self::Within => "within",
             Self::Deadline => "deadline",
             Self::Budget => "budget",

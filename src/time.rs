@@ -75,6 +75,7 @@ pub(crate) fn now() -> Instant {
 }
 
 /// A point in time as a calendar has it.
+#[cfg_attr(not(feature = "http"), allow(dead_code))]
 pub(crate) type WallTime = std::time::SystemTime;
 
 /// Reads the wall clock, put forward or back by as much as tokio's clock is away from the real one.
@@ -82,6 +83,7 @@ pub(crate) type WallTime = std::time::SystemTime;
 /// While time is not paused that is next to nothing, so whatever adjusts the wall clock is obeyed, and a suspended
 /// machine wakes with the right time. Paused time drives it, to within the moment that passes between the three
 /// readings, and each runtime has its own. The feature `quanta` changes nothing here.
+#[cfg_attr(not(feature = "http"), allow(dead_code))]
 pub(crate) fn wall() -> WallTime {
     #[expect(clippy::disallowed_types, reason = "what tokio's clock is compared with")]
     let (wall, real) = (WallTime::now(), std::time::Instant::now());

@@ -138,6 +138,8 @@ async fn retries_and_why_they_ended_are_counted() {
     assert!(call(settings.clone().within(SECOND), 1).await.is_err());
     let late = Deadline::after(SECOND).scope(call(settings.clone(), 1));
     assert!(late.await.is_err());
+    let layer = RetryLayer::new(settings.clone()).delays(std::iter::empty());
+    assert!(layer.layer(answer(1)).oneshot(()).await.is_err());
     let layer = RetryLayer::new(settings.clone()).resend(|(): &()| None);
     assert!(layer.layer(answer(1)).oneshot(()).await.is_err());
     let layer = RetryLayer::new(settings.budget(none));
@@ -148,6 +150,7 @@ async fn retries_and_why_they_ended_are_counted() {
             ("buttress_retry_gave_up_total{name=orders,why=attempts}", 1),
             ("buttress_retry_gave_up_total{name=orders,why=budget}", 1),
             ("buttress_retry_gave_up_total{name=orders,why=deadline}", 1),
+            ("buttress_retry_gave_up_total{name=orders,why=delays}", 1),
             ("buttress_retry_gave_up_total{name=orders,why=request}", 1),
             ("buttress_retry_gave_up_total{name=orders,why=within}", 1),
             ("buttress_retry_recovered_total{name=orders}", 1),

@@ -29,10 +29,13 @@ pub const SCRIPT: [(Health, u32); 6] = [
     (Health::Healthy, 4),
 ];
 
+/// Even a healthy server fails now and then: each so many-th call, counted from when it was last sick.
+pub const UNLUCKY: u32 = 10;
+
 /// How the server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// It answers at once.
+    /// It answers at once, and one answer in [`UNLUCKY`] is a 503 all the same.
     Healthy,
     /// It answers, but late.
     Slow,
@@ -52,7 +55,16 @@ pub struct Day {
 /// A server on a free port of this machine.
 pub struct Server {
     address: SocketAddr,
-    hits_while_sick: Arc<AtomicU32>,
+    hits: Arc<Hits>,
+}
+
+/// The calls that have reached a server.
+#[derive(Default)]
+struct Hits {
+    all: AtomicU32,
+    while_sick: AtomicU32,
+    /// Since it was last sick.
+    while_healthy: AtomicU32,
 }
 
 impl Health {
@@ -112,10 +124,10 @@ impl Server {
     pub async fn start(day: Day) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
-        let hits_while_sick = Arc::new(AtomicU32::new(0));
-        let router = Router::new().fallback(answer).with_state((day, Arc::clone(&hits_while_sick)));
+        let hits = Arc::new(Hits::default());
+        let router = Router::new().fallback(answer).with_state((day, Arc::clone(&hits)));
         tokio::spawn(axum::serve(listener, router).into_future());
-        Ok(Self { address, hits_while_sick })
+        Ok(Self { address, hits })
     }
 
     /// Where it listens.
@@ -123,18 +135,38 @@ impl Server {
         self.address
     }
 
+    /// How many calls have reached it.
+    pub fn hits(&self) -> u32 {
+        self.hits.all.load(Ordering::Relaxed)
+    }
+
     /// How many calls have reached it while it was anything but healthy.
     pub fn hits_while_sick(&self) -> u32 {
-        self.hits_while_sick.load(Ordering::Relaxed)
+        self.hits.while_sick.load(Ordering::Relaxed)
     }
 }
 
-async fn answer(State((day, hits_while_sick)): State<(Day, Arc<AtomicU32>)>) -> StatusCode {
-    let health = day.health().unwrap_or(Health::Healthy);
-    if health != Health::Healthy {
-        hits_while_sick.fetch_add(1, Ordering::Relaxed);
+// ===== impl Hits =====
+
+impl Hits {
+    /// A call has come in. Answers how many a healthy server has had since it was last sick.
+    fn count(&self, health: Health) -> u32 {
+        self.all.fetch_add(1, Ordering::Relaxed);
+        if health == Health::Healthy {
+            self.while_healthy.fetch_add(1, Ordering::Relaxed) + 1
+        } else {
+            self.while_sick.fetch_add(1, Ordering::Relaxed);
+            self.while_healthy.store(0, Ordering::Relaxed);
+            0
+        }
     }
+}
+
+async fn answer(State((day, hits)): State<(Day, Arc<Hits>)>) -> StatusCode {
+    let health = day.health().unwrap_or(Health::Healthy);
+    let nth = hits.count(health);
     match health {
+        Health::Healthy if nth.is_multiple_of(UNLUCKY) => return StatusCode::SERVICE_UNAVAILABLE,
         Health::Healthy => sleep(day.time(0.02)).await,
         Health::Slow => sleep(day.time(0.8)).await,
         Health::Failing => return StatusCode::SERVICE_UNAVAILABLE,

@@ -8,12 +8,12 @@ use std::{
 use buttress::{Trip, circuit_breaker::CircuitState};
 
 use crate::{
-    day::{Day, Health, SCRIPT, health_at},
+    day::{Day, Health, SCRIPT, UNLUCKY, health_at},
     drive::{CALLS_PER_SECOND, Diary, Page, patience},
 };
 
 /// Of the widest row.
-const WIDTH: usize = 77;
+const WIDTH: usize = 79;
 const GREEN: u8 = 32;
 const YELLOW: u8 = 33;
 const RED: u8 = 31;
@@ -39,14 +39,25 @@ impl Screen {
     pub fn heading(&mut self) -> io::Result<()> {
         let script = SCRIPT.map(|(health, seconds)| format!("{} {seconds} s", health.as_str())).join(", ");
         let (second, patience) = (self.day.time(1.0), patience(self.day));
-        self.line("A server has a bad day:")?;
-        self.line(&format!("{script}."))?;
-        self.line(&format!(
-            "Each second of it ({second:?}) brings {CALLS_PER_SECOND} calls. A caller gives up after {patience:?}."
-        ))?;
-        self.line("")?;
-        self.line("    the     |        with a circuit breaker        |     the same without")?;
-        self.line(" s  server  | circuit    answered  failed  refused | answered  failed  waiting")?;
+        for line in [
+            "A server has a bad day, and its callers live through it three times at once:",
+            "  alone    with a client, and nothing around it",
+            "  naive    with a retry around it, three attempts for everybody",
+            "  guarded  with the same retry on a budget, and a circuit breaker inside it",
+            "",
+            &format!("{script}."),
+            &format!("Even while it is healthy, one call in {UNLUCKY} fails: chance, which a retry hides."),
+            &format!(
+                "Each second ({second:?}) brings {CALLS_PER_SECOND} calls to each. Callers give up after {patience:?}."
+            ),
+            "",
+            "ok: answered   lost: failed or given up   sent: reached the server, with retries",
+            "",
+            "           |     alone      |     naive      |             guarded",
+            " s server  |   ok lost sent |   ok lost sent | circuit     ok lost refused sent",
+        ] {
+            self.line(line)?;
+        }
         self.line(&"-".repeat(WIDTH))
     }
 
@@ -71,36 +82,39 @@ impl Screen {
         let what = match (to, trip) {
             (CircuitState::Open, Some(trip)) => format!("the circuit opens: {trip}"),
             (CircuitState::Open, None) => "the circuit opens".to_owned(),
-            (CircuitState::HalfOpen, _) => "the circuit is half open: the next call is a probe".to_owned(),
-            (CircuitState::Closed, _) => "the circuit closes: the server is well again".to_owned(),
+            (CircuitState::HalfOpen, _) => "half open: the next call is a probe".to_owned(),
+            (CircuitState::Closed, _) => "the circuit closes: the server is well".to_owned(),
         };
-        let what = self.paint(&what, colour(to));
-        self.line(&format!("            > {at:>4.1} s  {what}"))
+        // Beside the first two columns: it concerns the last one only.
+        let what = self.paint(&format!("> {at:>4.1} s  {what}"), colour(to));
+        self.line(&format!("{:>28}{what}", ""))
     }
 
-    /// What the day has cost. `sick` is what the two servers counted, first the one without a circuit breaker.
-    pub fn table(&mut self, diary: &Diary, sick: [u32; 2]) -> io::Result<()> {
-        let (without, with) = (&diary.without, &diary.with);
-        let calls = without.day.all().max(with.day.all());
-        let title = self.paint(&format!("{:<49}", format!("What became of the same {calls} calls")), BOLD);
+    /// What the day has cost. `sick` is what the three servers counted.
+    pub fn table(&mut self, diary: &Diary, sick: [u32; 3]) -> io::Result<()> {
+        let pages = &diary.pages;
+        let calls = pages.iter().map(|page| page.day.all()).max().unwrap_or(0);
+        let title = self.paint(&format!("{:<46}", format!("What became of the same {calls} calls")), BOLD);
         let gave_up = format!("given up by the caller after {:?}", patience(self.day));
-        let count = |of: fn(&Page) -> u32| [of(without), of(with)].map(|n| n.to_string());
-        let time = |of: fn(&Page) -> f64| [of(without), of(with)].map(|seconds| format!("{seconds:.1} s"));
+        let count = |of: fn(&Page) -> u32| pages.each_ref().map(|page| of(page).to_string());
+        let sent = pages.each_ref().map(|page| format!("{:.2}", f64::from(page.hits) / f64::from(calls.max(1))));
+        let in_vain = pages.each_ref().map(|page| format!("{:.1} s", page.waited_in_vain.as_secs_f64()));
         let rows = [
             ("answered", count(|page| page.day.answered)),
-            ("failed: a 5xx, or no connection", count(|page| page.day.failed)),
+            ("failed: a 5xx, a time-out, no connection", count(|page| page.day.failed)),
             (&gave_up, count(|page| page.day.given_up)),
-            ("refused at once by the open circuit", count(|page| page.day.refused)),
-            ("calls that hit the server while it was sick", sick.map(|n| n.to_string())),
+            ("refused by the open circuit", count(|page| page.day.refused)),
+            ("lost although the server was healthy", count(|page| page.unlucky)),
+            ("calls that reached the sick server", sick.map(|n| n.to_string())),
+            ("calls sent in all, per call made", sent),
             ("most callers waiting at the same time", count(|page| page.most_waiting)),
-            ("time all callers spent waiting", time(|page| page.waited.as_secs_f64())),
-            ("time they spent waiting for nothing", time(|page| page.waited_in_vain.as_secs_f64())),
+            ("time spent waiting for nothing", in_vain),
         ];
         self.line("")?;
-        self.line(&format!("{title} {:>12} {:>14}", "without", "with breaker"))?;
+        self.line(&format!("{title} {:>10} {:>10} {:>10}", "alone", "naive", "guarded"))?;
         self.line(&"-".repeat(WIDTH))?;
-        for (what, [without, with]) in rows {
-            self.line(&format!("{what:<49} {without:>12} {with:>14}"))?;
+        for (what, [alone, naive, guarded]) in rows {
+            self.line(&format!("{what:<46} {alone:>10} {naive:>10} {guarded:>10}"))?;
         }
         self.line(&"-".repeat(WIDTH))
     }
@@ -116,16 +130,22 @@ impl Screen {
         let server =
             self.paint(&format!("{:<7}", health.as_str()), if health == Health::Healthy { GREEN } else { RED });
         let circuit = self.paint(&format!("{:<9}", state.as_str()), colour(state));
-        let (with, without) = (&diary.with.second, &diary.without);
+        let [alone, naive, guarded] = &diary.pages;
+        let ends = |page: &Page| format!("{:>4} {:>4}", page.second.answered, page.second.lost());
+        let sent = |page: &Page| {
+            let sent = format!("{:>4}", page.sent());
+            if page.sent() > CALLS_PER_SECOND * 3 / 2 { self.paint(&sent, RED) } else { sent }
+        };
         format!(
-            "{:>2}  {server} | {circuit} {:>9} {:>7} {:>8} | {:>8} {:>7} {:>8}",
+            "{:>2} {server} | {} {} | {} {} | {circuit} {} {:>7} {}",
             diary.second + 1,
-            with.answered,
-            with.lost(),
-            with.refused,
-            without.second.answered,
-            without.second.lost(),
-            without.waiting,
+            ends(alone),
+            sent(alone),
+            ends(naive),
+            sent(naive),
+            ends(guarded),
+            guarded.second.refused,
+            sent(guarded),
         )
     }
 

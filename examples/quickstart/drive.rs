@@ -1,4 +1,4 @@
-//! The callers: the same calls to either side on one beat, and a diary of what became of them.
+//! The callers: the same calls to each side on one beat, and a diary of what became of them.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use axum::{
     http::{Uri, uri::InvalidUri},
 };
 use buttress::{
-    AsRejected, BoxError, Event, EventKind, Trip,
+    AsRejected, BoxError, Event, EventKind, Reason, Trip,
     circuit_breaker::{CircuitBreakerHandle, CircuitState},
 };
 use http_body_util::{BodyExt, Empty};
@@ -17,17 +17,17 @@ use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender},
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
-use tower::{Service, ServiceExt};
+use tower::{Service, ServiceExt, util::BoxCloneService};
 
 use crate::{
     day::{Day, Health, Server, health_at},
     draw::Screen,
 };
 
-/// On either side.
+/// On each side.
 pub const CALLS_PER_SECOND: u32 = 20;
 
-/// Seconds after which a caller gives up, with a circuit breaker or without.
+/// Seconds after which a caller gives up, on each side.
 const PATIENCE: f64 = 2.0;
 
 pub type Request = axum::http::Request<Empty<Bytes>>;
@@ -40,13 +40,15 @@ pub trait Stack: Service<Request, Response = Reply, Error = Error, Future: Send>
 
 impl<S> Stack for S where S: Service<Request, Response = Reply, Error = Error, Future: Send> + Clone + Send + 'static {}
 
-/// Which of the two runs.
+/// Which of the three runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// The client alone.
-    Without,
+    Alone,
+    /// The client behind a retry without a budget.
+    Naive,
     /// The client behind the stack.
-    With,
+    Guarded,
 }
 
 /// How a call ended, as its caller saw it.
@@ -54,27 +56,37 @@ pub enum Side {
 pub enum End {
     /// With an answer.
     Answered,
-    /// With an error of the server or of the connection.
+    /// With an error of the server or of the connection, or with the time-out of the last attempt.
     Failed,
     /// With the caller's patience.
     GivenUp,
-    /// By a layer of the stack, which did not ask the server.
+    /// By the open circuit.
     Refused,
 }
 
 /// What the diary hears of.
 #[derive(Debug)]
 pub enum News {
-    /// A call ended after this time.
-    Ended(Side, End, Duration),
+    /// A call ended.
+    Ended(Side, Call),
     /// The circuit changed its state.
     Transition(CircuitState, Option<Trip>),
 }
 
+/// A call that ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    end: End,
+    waited: Duration,
+    /// Whether the server was healthy when the call began, and when it ended.
+    was_healthy: bool,
+}
+
 /// Those who call one side.
-pub struct Caller<S> {
+pub struct Caller {
     side: Side,
-    stack: S,
+    stack: BoxCloneService<Request, Reply, Error>,
+    server: Server,
     uri: Uri,
     tell: UnboundedSender<News>,
 }
@@ -95,44 +107,54 @@ pub struct Page {
     pub second: Tally,
     /// The whole day.
     pub day: Tally,
+    /// Calls that failed although the server was healthy.
+    pub unlucky: u32,
+    /// Calls that have reached the server, retries included.
+    pub hits: u32,
+    /// How many of them had before the present second.
+    hits_before: u32,
     /// Calls that have not ended.
-    pub waiting: u32,
+    waiting: u32,
     pub most_waiting: u32,
-    /// How long all callers together have waited.
-    pub waited: Duration,
-    /// How much of that was for nothing.
+    /// How long all callers together have waited for nothing.
     pub waited_in_vain: Duration,
 }
 
-/// What happened on either side.
+/// What happened on each side.
 #[derive(Debug, Default)]
 pub struct Diary {
     pub second: u32,
-    pub without: Page,
-    pub with: Page,
+    /// By [`Side`].
+    pub pages: [Page; 3],
     /// How the server was whenever the circuit opened.
     pub opened_while: Vec<Health>,
 }
 
 // ===== impl Caller =====
 
-impl<S: Stack> Caller<S> {
+impl Caller {
     /// Callers of this server through this stack.
-    pub fn new(side: Side, stack: S, server: &Server, tell: UnboundedSender<News>) -> Result<Self, InvalidUri> {
+    pub fn new(side: Side, stack: impl Stack, server: Server, tell: UnboundedSender<News>) -> Result<Self, InvalidUri> {
         let uri = format!("http://{}/", server.address()).parse()?;
-        Ok(Self { side, stack, uri, tell })
+        Ok(Self { side, stack: BoxCloneService::new(stack), server, uri, tell })
+    }
+
+    /// The server that they call.
+    pub const fn server(&self) -> &Server {
+        &self.server
     }
 
     /// One call. It waits for no other: users do not stop coming because a server is slow.
-    fn call(&self, patience: Duration) {
+    fn call(&self, day: Day) {
         let (side, stack, tell) = (self.side, self.stack.clone(), self.tell.clone());
         let mut request = Request::default();
         *request.uri_mut() = self.uri.clone();
         tokio::spawn(async move {
-            let began = Instant::now();
-            let end = timeout(patience, ask(stack, request)).await.unwrap_or(End::GivenUp);
+            let (began, before) = (Instant::now(), day.health());
+            let end = timeout(patience(day), ask(stack, request)).await.unwrap_or(End::GivenUp);
+            let was_healthy = [before, day.health()] == [Some(Health::Healthy); 2];
             // Nobody listens when the terminal has gone away, and then nobody needs to know.
-            let _ = tell.send(News::Ended(side, end, began.elapsed()));
+            let _ = tell.send(News::Ended(side, Call { end, waited: began.elapsed(), was_healthy }));
         });
     }
 }
@@ -145,8 +167,12 @@ async fn ask(stack: impl Stack, request: Request) -> End {
             let body = reply.into_body().collect().await;
             if is_good && body.is_ok() { End::Answered } else { End::Failed }
         }
-        Err(error) if error.as_rejected().is_some_and(|rejected| !rejected.reached_inner()) => End::Refused,
-        Err(_) => End::Failed,
+        Err(error) => match error.as_rejected().map(|rejected| rejected.reason()) {
+            Some(Reason::CircuitOpen(_)) => End::Refused,
+            // The stack knows the caller's patience, and may find it at its end a moment before the caller does.
+            Some(Reason::DeadlineExceeded) => End::GivenUp,
+            _ => End::Failed,
+        },
     }
 }
 
@@ -162,8 +188,7 @@ pub fn transitions_to(tell: UnboundedSender<News>) -> impl Fn(&Event<'_>) + Send
 /// Makes the calls of the whole day, writes the diary and shows it as it grows.
 pub async fn live_through(
     day: Day,
-    without: &Caller<impl Stack>,
-    with: &Caller<impl Stack>,
+    callers: &[Caller; 3],
     mut news: UnboundedReceiver<News>,
     circuit: &CircuitBreakerHandle,
     screen: &mut Screen,
@@ -182,16 +207,17 @@ pub async fn live_through(
                 diary.note(&news, day);
             }
             _ = beat.tick() => {
+                diary.count_hits(callers);
                 while diary.second < day.now() as u32 && health_at(f64::from(diary.second + 1)).is_some() {
                     screen.second_is_over(&diary, circuit.state())?;
                     diary.next_second();
                 }
                 if !day.is_over() {
-                    with.call(patience(day));
-                    without.call(patience(day));
-                    diary.with.begin();
-                    diary.without.begin();
-                } else if diary.with.waiting + diary.without.waiting == 0 {
+                    for (caller, page) in callers.iter().zip(&mut diary.pages) {
+                        caller.call(day);
+                        page.begin();
+                    }
+                } else if diary.pages.iter().all(|page| page.waiting == 0) {
                     screen.second_is_over(&diary, circuit.state())?;
                     return Ok(diary);
                 }
@@ -211,31 +237,45 @@ pub fn patience(day: Day) -> Duration {
 impl Diary {
     fn note(&mut self, news: &News, day: Day) {
         match *news {
-            News::Ended(Side::With, end, waited) => self.with.end(end, waited),
-            News::Ended(Side::Without, end, waited) => self.without.end(end, waited),
+            News::Ended(side, call) => self.pages[side as usize].end(call),
             News::Transition(CircuitState::Open, _) => self.opened_while.extend(day.health()),
             News::Transition(..) => {}
         }
     }
 
+    fn count_hits(&mut self, callers: &[Caller; 3]) {
+        for (caller, page) in callers.iter().zip(&mut self.pages) {
+            page.hits = caller.server.hits();
+        }
+    }
+
     fn next_second(&mut self) {
         self.second += 1;
-        self.with.second = Tally::default();
-        self.without.second = Tally::default();
+        for page in &mut self.pages {
+            page.second = Tally::default();
+            page.hits_before = page.hits;
+        }
     }
 }
 
 impl Page {
+    /// Calls that have reached the server in the present second.
+    pub const fn sent(&self) -> u32 {
+        self.hits - self.hits_before
+    }
+
     fn begin(&mut self) {
         self.waiting += 1;
         self.most_waiting = self.most_waiting.max(self.waiting);
     }
 
-    fn end(&mut self, end: End, waited: Duration) {
+    fn end(&mut self, Call { end, waited, was_healthy }: Call) {
         self.waiting -= 1;
-        self.waited += waited;
         if end != End::Answered {
             self.waited_in_vain += waited;
+        }
+        if was_healthy && matches!(end, End::Failed | End::GivenUp) {
+            self.unlucky += 1;
         }
         self.second.count(end);
         self.day.count(end);
@@ -252,7 +292,7 @@ impl Tally {
         }
     }
 
-    /// Calls that ended without an answer although the server was asked.
+    /// Calls that ended without an answer although the circuit, if there was one, let them pass.
     pub const fn lost(&self) -> u32 {
         self.failed + self.given_up
     }

@@ -1,5 +1,7 @@
 //! What a retry costs.
 
+use std::fmt;
+
 /// What a retry takes from a [`Budget`](super::Budget), in hundredths of a retry.
 ///
 /// A kind of failure that says the dependency is overloaded can be given a higher cost, and one that costs it nothing a lower one, as in
@@ -39,5 +41,26 @@ impl Cost {
 
     pub(super) const fn new(hundredths: u64) -> Self {
         Self(hundredths)
+    }
+}
+
+impl fmt::Display for Cost {
+    /// As a number of retries: `2`, `0.35`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0 / 100, self.0 % 100) {
+            (whole, 0) => write!(f, "{whole}"),
+            (whole, part) => write!(f, "{whole}.{part:02}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cost_reads_as_a_number_of_retries() {
+        let read = [Cost::ZERO, Cost::ONE, Cost::percent(35), Cost::percent(205)].map(|cost| cost.to_string());
+        assert_eq!(read, ["0", "1", "0.35", "2.05"]);
     }
 }

@@ -14,7 +14,8 @@ use super::{CircuitState, Event, EventKind, GaveUp, Pattern};
 use crate::{error::Reason, outcome::Outcome};
 
 const STATES: [CircuitState; 3] = [CircuitState::Closed, CircuitState::Open, CircuitState::HalfOpen];
-const GAVE_UP: [GaveUp; 5] = [GaveUp::Attempts, GaveUp::Within, GaveUp::Deadline, GaveUp::Budget, GaveUp::Request];
+const GAVE_UP: [GaveUp; 6] =
+    [GaveUp::Attempts, GaveUp::Delays, GaveUp::Within, GaveUp::Deadline, GaveUp::Budget, GaveUp::Request];
 
 pub(super) struct Metrics {
     pattern: Pattern,
@@ -38,7 +39,7 @@ enum Handles {
     Retry {
         retries: Counter,
         recovered: Counter,
-        gave_up: [Counter; 5],
+        gave_up: [Counter; 6],
     },
     Timeout {
         timed_out: Counter,

@@ -1,6 +1,6 @@
 //! The settings in layer form.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tower::Layer;
 
@@ -49,22 +49,6 @@ impl RetryLayer {
     /// Settings that cannot work.
     pub fn try_new(settings: RetrySettings) -> Result<Self, ConfigError> {
         let budget = settings.budget.map(Budget::try_new).transpose()?;
-        Self::build(settings, budget)
-    }
-
-    /// A retry of these settings on a budget that others draw on too, in place of one of its own.
-    ///
-    /// Of layers inside one another, the outermost alone counts the calls, so that nested retries together stay inside the budget; a
-    /// `Buffer` between them hides one from the other.
-    ///
-    /// # Errors
-    ///
-    /// Settings that cannot work.
-    pub fn with_budget(settings: RetrySettings, budget: Budget) -> Result<Self, ConfigError> {
-        Self::build(settings, Some(budget))
-    }
-
-    fn build(settings: RetrySettings, budget: Option<Budget>) -> Result<Self, ConfigError> {
         let plan = settings.check()?;
         let rules = Rules { classify: ErrorsAreTransient, resend: CloneRequest, cost: FlatCost };
         Ok(Self { rules, delays: settings.backoff, plan, shared: Home::new(Shared::new(plan.name, budget)) })
@@ -122,6 +106,16 @@ impl<C, R, K, B> RetryLayer<C, R, K, B> {
     #[must_use]
     pub fn delays<D: Iterator<Item = Duration> + Clone>(self, delays: D) -> RetryLayer<C, R, K, D> {
         RetryLayer { rules: self.rules, delays, plan: self.plan, shared: self.shared }
+    }
+
+    /// Draws on a budget that others draw on too, in place of one of its own. What was built from this layer before keeps its own.
+    ///
+    /// Of layers inside one another, the outermost alone counts the calls, so that nested retries together stay inside the budget; a
+    /// `Buffer` between them hides one from the other.
+    #[must_use]
+    pub fn budget(self, budget: Budget) -> Self {
+        let events = Arc::clone(&self.shared.events);
+        Self { shared: Home::new(Shared { events, budget: Some(budget) }), ..self }
     }
 
     /// Tells `listener` of every [`Event`], under no lock.

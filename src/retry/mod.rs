@@ -9,6 +9,8 @@
 //! Outside the breaker, so that every attempt is counted and a refusal ends the retrying, and outside the time-out of the attempt, whose
 //! refusals are worth another one. Inside the cache. Limits that only wait go inside too: nothing is held while a call sleeps.
 //!
+//! Give it the same classifier as the breaker: to the default, an answer that says 503 is an answer.
+//!
 //! # Example
 //!
 //! ```
@@ -40,7 +42,7 @@
 //! ```
 //! use std::time::Duration;
 //! use buttress::{
-//!     BudgetSettings, Outcome,
+//!     BudgetSettings, Classify, ErrorsAreTransient, Outcome,
 //!     retry::{Backoff, Jitter, RetryLayer, RetrySettings, TimeoutsCostDouble},
 //!     timeout::TimeoutLayer,
 //! };
@@ -61,8 +63,8 @@
 //! let layer = RetryLayer::new(ORDERS)
 //!     .classify(|answer: Result<&u16, &buttress::Error<std::io::Error>>| match answer {
 //!         Ok(503) => Outcome::Transient { retry_after: Some(Duration::from_secs(2)) },
-//!         Ok(_) => Outcome::Success,
-//!         Err(_) => Outcome::TRANSIENT,
+//!         // The default knows which errors are refusals by a layer further in.
+//!         _ => ErrorsAreTransient.classify(answer),
 //!     })
 //!     .resend(|order: &Order| order.is_idempotent.then(|| order.clone()))
 //!     .prepare(|order: &mut Order, attempt| order.attempt = attempt)
@@ -105,6 +107,9 @@
 //!
 //! None of its own: the last result is returned as it is. So it wraps services of any error type, with a classifier that knows it.
 //!
+//! What that result says is about the last attempt. When a refusal ends the retrying, [`reached_inner`](crate::Rejected::reached_inner) is false, and yet an earlier attempt may have been
+//! executed: after a retry, only the request can say whether it is safe to send it once more.
+//!
 //! # What it costs
 //!
 //! A call that succeeds at once copies the request, reads the clock for the budget, and has one reference counted if the inner service has a
@@ -117,7 +122,7 @@
 //! |---|---|---|
 //! | `Retry` | an attempt failed and another one follows | counter `buttress_retry_retries_total` |
 //! | `Retried`, a success | a call succeeded after retries | counter `buttress_retry_recovered_total` |
-//! | `Retried`, `gave_up` | a call failed, and the next attempt was not to be | counter `buttress_retry_gave_up_total` by `why`: `attempts`, `within`, `deadline`, `budget`, `request` |
+//! | `Retried`, `gave_up` | a call failed, and the next attempt was not to be | counter `buttress_retry_gave_up_total` by `why`: `attempts`, `delays`, `within`, `deadline`, `budget`, `request` |
 //!
 //! # Clone
 //!

@@ -90,7 +90,7 @@ impl RetrySettings {
 
     /// How many retries all calls together may cause. Defaults to 20 % of the calls of the last 10 s and 3 per second.
     ///
-    /// To share one with others, see [`RetryLayer::with_budget`](super::RetryLayer::with_budget).
+    /// To share one with others, see [`RetryLayer::budget`](super::RetryLayer::budget).
     #[must_use]
     pub const fn budget(mut self, budget: BudgetSettings) -> Self {
         self.budget = Some(budget);

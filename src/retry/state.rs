@@ -14,13 +14,13 @@ use crate::{
 
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) events: Events,
+    pub(super) events: Arc<Events>,
     pub(super) budget: Option<Budget>,
 }
 
 impl Shared {
     pub(super) fn new(name: &'static str, budget: Option<Budget>) -> Self {
-        Self { events: Events::named(Pattern::Retry, name), budget }
+        Self { events: Arc::new(Events::named(Pattern::Retry, name)), budget }
     }
 
     /// What a call has left that outlives its layer, its services and its handles, and had no listeners: recorders, but no budget.
@@ -184,7 +184,7 @@ impl Course {
             return Err(GaveUp::Request);
         }
         // On top of what the failure asked for, so that those who were told the same do not come back together.
-        let delay = wait.saturating_add((asks.delay)().ok_or(GaveUp::Attempts)?);
+        let delay = wait.saturating_add((asks.delay)().ok_or(GaveUp::Delays)?);
         // A timer of nothing is over when it is first polled. Whoever retries at once lets others have a turn in between.
         let delay = delay.max(Duration::from_nanos(1));
         if self.began == Instant::NEVER {

@@ -117,7 +117,7 @@ async fn a_closure_charges_as_it_likes() {
 async fn layers_that_share_a_budget_draw_on_the_same() {
     let budget = Budget::new(TENTH);
     let dependency = Dependency::down();
-    let layers = [(); 2].map(|()| RetryLayer::with_budget(QUICK.attempts(2), budget.clone()).unwrap());
+    let layers = [(); 2].map(|()| RetryLayer::new(QUICK.attempts(2)).budget(budget.clone()));
     let calls = (0..100).map(|n| layers[n % 2].layer(dependency.clone()).oneshot(7));
     join_all(calls).await;
     assert_eq!(dependency.attempts(), 110);
@@ -129,7 +129,7 @@ async fn layers_that_share_a_budget_draw_on_the_same() {
 async fn nested_retries_that_share_a_budget_stay_inside_it() {
     let budget = Budget::new(BudgetSettings::new().ratio(0.2).per_second(1));
     let dependency = Dependency::down();
-    let layer = || RetryLayer::with_budget(QUICK, budget.clone()).unwrap();
+    let layer = || RetryLayer::new(QUICK).budget(budget.clone());
     let stack = ServiceBuilder::new().layer(layer()).layer(layer()).layer(layer()).service(dependency.clone());
     join_all((0..1_000).map(|_| stack.clone().oneshot(7))).await;
     assert_eq!(budget.balance().calls, 1_000);
