@@ -6,13 +6,18 @@
 //! Who has listeners of its own is kept for the call all the same: an event that nobody hears because a service was used once and dropped would
 //! be a riddle.
 //!
-//! Places are never freed but let again, under another number, so an old address finds nobody. There are as many places as there ever were
-//! homes at a time, some 64 bytes each.
+//! A [lasting](Home::lasting) value is plain data that a call is to find even when it is the last that knows of it, as after a shutdown with calls
+//! under way: it stays in its place until that is let to another.
+//!
+//! Places are never freed but let again, under another number, so an old address finds nobody. There are some 64 bytes for each home that there
+//! ever was at a time, and [`SPARE`] more, so that what stays, stays for a while.
 
 use std::{
     any::Any,
+    collections::VecDeque,
     fmt,
     marker::PhantomData,
+    mem,
     ops::Deref,
     sync::{Arc, Mutex, PoisonError, Weak},
 };
@@ -38,6 +43,7 @@ pub(crate) enum Link<T> {
 struct House<T: Send + Sync + 'static> {
     value: Arc<T>,
     address: Address<T>,
+    lasting: bool,
 }
 
 struct Place(Mutex<Tenant>);
@@ -45,30 +51,56 @@ struct Place(Mutex<Tenant>);
 /// Who lives in a place, and the number of tenants there were before.
 struct Tenant {
     number: u64,
-    value: Option<Weak<dyn Any + Send + Sync>>,
+    value: Value,
 }
 
-/// Places where nobody lives.
-static VACANT: Mutex<Vec<&'static Place>> = Mutex::new(Vec::new());
+enum Value {
+    None,
+    Present(Weak<dyn Any + Send + Sync>),
+    /// Left behind.
+    Lasting(Arc<dyn Any + Send + Sync>),
+}
+
+/// Places where nobody lives, those that were left first in front.
+static VACANT: Mutex<VecDeque<&'static Place>> = Mutex::new(VecDeque::new());
+
+/// How many places stay vacant before one is let again.
+const SPARE: usize = 64;
 
 // ===== impl Home =====
 
 impl<T: Send + Sync + 'static> Home<T> {
     pub(crate) fn new(value: T) -> Self {
-        let vacant = VACANT.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let place = vacant.unwrap_or_else(|| Box::leak(Box::new(Place(Mutex::new(Tenant { number: 0, value: None })))));
-        let value = Arc::new(value);
-        let mut tenant = place.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let weak: Weak<T> = Arc::downgrade(&value);
-        tenant.value = Some(weak);
-        let address = Address { place, number: tenant.number, of: PhantomData };
-        drop(tenant);
-        Self(Shared::new(House { value, address }))
+        Self::build(value, false)
     }
 
-    #[cfg(test)]
-    fn address(&self) -> Address<T> {
+    /// The value stays for a while when all homes are gone. It must not be one whose going anybody waits for.
+    pub(crate) fn lasting(value: T) -> Self {
+        Self::build(value, true)
+    }
+
+    fn build(value: T, lasting: bool) -> Self {
+        let place = vacant().unwrap_or_else(|| Box::leak(Box::new(Place(Mutex::new(Tenant::none(0))))));
+        let value = Arc::new(value);
+        let weak: Weak<T> = Arc::downgrade(&value);
+        let mut tenant = place.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = Tenant { number: tenant.number + 1, value: Value::Present(weak) };
+        let left = mem::replace(&mut *tenant, next);
+        let address = Address { place, number: tenant.number, of: PhantomData };
+        drop(tenant);
+        // What was left behind goes under no lock.
+        drop(left);
+        Self(Shared::new(House { value, address, lasting }))
+    }
+
+    #[inline]
+    pub(crate) fn address(&self) -> Address<T> {
         self.0.address
+    }
+
+    /// A reference that is counted in one place for all threads.
+    pub(crate) fn value(&self) -> &Arc<T> {
+        &self.0.value
     }
 
     /// A way back, or a reference where the value is to be kept for the call, which costs more.
@@ -110,10 +142,26 @@ impl<T: Send + Sync + 'static> Drop for House<T> {
     fn drop(&mut self) {
         let place = self.address.place;
         let mut tenant = place.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *tenant = Tenant { number: tenant.number + 1, value: None };
+        if self.lasting {
+            let value: Arc<T> = Arc::clone(&self.value);
+            tenant.value = Value::Lasting(value);
+        } else {
+            *tenant = Tenant::none(tenant.number + 1);
+        }
         drop(tenant);
-        VACANT.lock().unwrap_or_else(PoisonError::into_inner).push(place);
+        VACANT.lock().unwrap_or_else(PoisonError::into_inner).push_back(place);
     }
+}
+
+impl Tenant {
+    const fn none(number: u64) -> Self {
+        Self { number, value: Value::None }
+    }
+}
+
+fn vacant() -> Option<&'static Place> {
+    let mut vacant = VACANT.lock().unwrap_or_else(PoisonError::into_inner);
+    if vacant.len() > SPARE { vacant.pop_front() } else { None }
 }
 
 // ===== impl Link =====
@@ -131,11 +179,26 @@ impl<T: Send + Sync + 'static> Link<T> {
 }
 
 impl<T: Send + Sync + 'static> Address<T> {
-    fn find(self) -> Option<Arc<T>> {
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn find(self) -> Option<Arc<T>> {
         let tenant = self.place.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let value = if tenant.number == self.number { tenant.value.as_ref()?.upgrade() } else { None };
+        if tenant.number != self.number {
+            return None;
+        }
+        let value = match &tenant.value {
+            Value::None => None,
+            Value::Present(value) => value.upgrade(),
+            Value::Lasting(value) => Some(Arc::clone(value)),
+        };
         drop(tenant);
         value?.downcast().ok()
+    }
+
+    /// The same for all addresses of one place, and never 0.
+    #[inline]
+    pub(crate) fn id(self) -> u64 {
+        std::ptr::from_ref(self.place).addr() as u64
     }
 }
 
@@ -168,6 +231,20 @@ mod tests {
     #[test]
     fn a_link_is_two_words() {
         assert_eq!(size_of::<Link<u64>>(), 16);
+    }
+
+    #[test]
+    fn a_lasting_value_stays_until_its_place_is_let_again() {
+        let home = Home::lasting(7_u32);
+        let address = home.address();
+        drop(home);
+        assert_eq!(address.find().as_deref(), Some(&7));
+        let others: Vec<_> = (0..2 * SPARE).map(|n| Home::new(n)).collect();
+        drop(others);
+        // Each of these comes to the end of the queue, so all that were in it have had their turn.
+        let more: Vec<_> = (0..4 * SPARE).map(|n| Home::new(n)).collect();
+        assert_eq!(address.find(), None);
+        drop(more);
     }
 
     #[test]

@@ -27,6 +27,8 @@
 //! budget.withdraw(Cost::ONE).expect("it was given back").spend();
 //! ```
 //!
+//! The window is ten slots, the present one included, so it reaches back nine to ten tenths of its length, for calls and retries alike.
+//!
 //! It also is a [`tower::retry::budget::Budget`], for those who use tower's own retry.
 
 mod cost;
@@ -37,7 +39,7 @@ mod loom_models;
 mod settings;
 mod spent;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 pub(crate) use self::entered::{enter, is_entered};
 pub use self::{cost::Cost, settings::BudgetSettings};
@@ -48,8 +50,8 @@ use self::{
     spent::Spent,
 };
 use crate::{
+    address::{Address, Home},
     error::ConfigError,
-    shared::Shared,
     sync::Mutex,
     thread_slot,
     time::{self, Instant},
@@ -61,11 +63,13 @@ use crate::{
 /// costs a lock.
 #[derive(Clone)]
 pub struct Budget {
-    account: Shared<Account>,
+    account: Home<Account>,
 }
 
-struct Account {
-    id: u64,
+/// What a call has of a budget: a way back to it.
+pub(crate) type BudgetAddress = Address<Account>;
+
+pub(crate) struct Account {
     limits: Limits,
     deposits: Deposits,
     spent: Apart<Mutex<Spent>>,
@@ -74,7 +78,7 @@ struct Account {
 /// A retry that has been paid. Dropping it gives the cost back.
 #[must_use = "dropping it gives the cost back"]
 pub struct Withdrawal {
-    account: Shared<Account>,
+    account: Arc<Account>,
     slot: u64,
     cost: Cost,
 }
@@ -109,7 +113,7 @@ impl Budget {
     pub fn try_new(settings: BudgetSettings) -> Result<Self, ConfigError> {
         let limits = settings.check()?;
         let (deposits, spent) = (Deposits::new(limits.window), Apart(Mutex::new(Spent::default())));
-        Ok(Self { account: Shared::new(Account { id: entered::next_id(), limits, deposits, spent }) })
+        Ok(Self { account: Home::lasting(Account { limits, deposits, spent }) })
     }
 
     /// Counts a call: once for each call, however often it is retried.
@@ -130,8 +134,7 @@ impl Budget {
     }
 
     fn withdraw_at(&self, cost: Cost, now: Instant) -> Option<Withdrawal> {
-        let slot = if cost == Cost::ZERO { 0 } else { self.account.take(cost, now)? };
-        Some(Withdrawal { account: self.account.clone(), slot, cost })
+        Account::withdraw(Arc::clone(self.account.value()), cost, now)
     }
 
     /// The numbers of the window.
@@ -149,10 +152,10 @@ impl Budget {
         })
     }
 
-    /// The same for all clones, and for no other budget of this process.
+    /// The same for all clones. Its [`id`](Address::id) is no other budget's.
     #[inline]
-    pub(crate) fn id(&self) -> u64 {
-        self.account.id
+    pub(crate) fn address(&self) -> BudgetAddress {
+        self.account.address()
     }
 }
 
@@ -183,6 +186,12 @@ impl tower::retry::budget::Budget for Budget {
 // ===== impl Account =====
 
 impl Account {
+    /// See [`Budget::withdraw`].
+    pub(crate) fn withdraw(self: Arc<Self>, cost: Cost, now: Instant) -> Option<Withdrawal> {
+        let slot = if cost == Cost::ZERO { 0 } else { self.take(cost, now)? };
+        Some(Withdrawal { account: self, slot, cost })
+    }
+
     /// Takes the cost if there is enough, and says in which slot.
     fn take(&self, cost: Cost, now: Instant) -> Option<u64> {
         self.look(now, |calls, spent| {

@@ -73,7 +73,7 @@
 //! # }
 //! ```
 //!
-//! So it is there in a response future and in a handler, and not in `poll_ready` or `call`, which run in a worker's task when there is a `Buffer` outside.
+//! What is polled by that very future, a `LocalSet` or a `FuturesUnordered`, is inside. So it is there in a response future and in a handler, and not in `poll_ready` or `call`, which run in a worker's task when there is a `Buffer` outside.
 //!
 //! # A duration becomes an instant
 //!

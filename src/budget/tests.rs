@@ -327,9 +327,9 @@ fn clones_share_what_other_budgets_do_not() {
     let (one, other) = (Budget::default(), Budget::default());
     one.clone().deposit();
     assert_eq!([one.balance().calls, other.balance().calls], [1, 0]);
-    assert_eq!(one.id(), one.clone().id());
-    assert_ne!(one.id(), other.id());
-    let _here = enter(one.id());
-    assert!(is_entered(one.clone().id()) && !is_entered(other.id()));
+    assert_eq!(one.address().id(), one.clone().address().id());
+    assert_ne!(one.address().id(), other.address().id());
+    let _here = enter(one.address().id());
+    assert!(is_entered(one.clone().address().id()) && !is_entered(other.address().id()));
     assert!(format!("{one:?}").starts_with("Budget { calls: 1,"));
 }

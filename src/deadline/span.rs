@@ -71,7 +71,8 @@ impl Span {
         IN_FORCE.set(outer.and(*self));
         let mut restore = Restore(outer);
         let polled = poll();
-        if self.within != UNLIMITED && polled.is_pending() {
+        // The second is for those who come later in the same poll of what is outside: they are to read the same instant.
+        if (self.within != UNLIMITED && polled.is_pending()) || (outer.within != UNLIMITED && is_read()) {
             self.fix(&mut restore.0);
         }
         drop(restore);
@@ -81,8 +82,7 @@ impl Span {
     #[cold]
     #[inline(never)]
     fn fix(&mut self, outer: &mut Self) {
-        // What is in force was no longer than this, so without a length it has been read, in this very poll.
-        let now = if IN_FORCE.get().within == UNLIMITED { READ.get() } else { time::now() };
+        let now = if is_read() { READ.get() } else { time::now() };
         READ.set(now);
         for span in [self, outer] {
             if span.within != UNLIMITED {
@@ -101,6 +101,12 @@ impl Span {
         let at = Instant::from_nanos(now.as_nanos().saturating_add(self.within));
         Self::until(self.at).and(Self::until(at))
     }
+}
+
+/// Whether what is in force was a length and has been read, in this very poll: it was no longer than those that it was made of.
+#[inline]
+fn is_read() -> bool {
+    IN_FORCE.get().within == UNLIMITED
 }
 
 impl Drop for Restore {

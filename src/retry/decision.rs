@@ -32,9 +32,13 @@ impl Plan {
         }
     }
 
-    /// Whether an attempt after this delay begins before all time is over. `within_at` is the end of the total time.
-    pub(super) fn fits(delay: Duration, now: Instant, within_at: Instant, deadline: Instant) -> Result<(), GaveUp> {
-        let (end, why) = if within_at <= deadline { (within_at, GaveUp::Within) } else { (deadline, GaveUp::Deadline) };
+    /// When all time is over, and whose time that is. `within` is the end of the total time.
+    pub(super) fn end(within: Instant, deadline: Instant) -> (Instant, GaveUp) {
+        if within <= deadline { (within, GaveUp::Within) } else { (deadline, GaveUp::Deadline) }
+    }
+
+    /// Whether an attempt after this delay begins before all time is over.
+    pub(super) fn fits(delay: Duration, now: Instant, (end, why): (Instant, GaveUp)) -> Result<(), GaveUp> {
         if end == Instant::NEVER {
             return Ok(());
         }
@@ -84,7 +88,7 @@ mod tests {
     #[test]
     fn the_earlier_of_total_time_and_deadline_decides() {
         let at = |seconds: u64| Instant::from_nanos(seconds * 1_000_000_000);
-        let fits = |delay, within, deadline| Plan::fits(delay, at(100), within, deadline);
+        let fits = |delay, within, deadline| Plan::fits(delay, at(100), Plan::end(within, deadline));
         assert_eq!(fits(SECOND, Instant::NEVER, Instant::NEVER), Ok(()));
         assert_eq!(fits(Duration::MAX, Instant::NEVER, Instant::NEVER), Ok(()));
         assert_eq!(fits(SECOND, at(102), at(103)), Ok(()));
@@ -100,7 +104,8 @@ mod tests {
         fn nothing_begins_after_the_end(delay: u64, now: u64, within: u64, deadline: u64) {
             let end = within.min(deadline);
             let delay = Duration::from_nanos(delay);
-            let fits = Plan::fits(delay, Instant::from_nanos(now), Instant::from_nanos(within), Instant::from_nanos(deadline));
+            let ends = Plan::end(Instant::from_nanos(within), Instant::from_nanos(deadline));
+            let fits = Plan::fits(delay, Instant::from_nanos(now), ends);
             if fits.is_ok() && end != u64::MAX {
                 prop_assert!(u128::from(now) + delay.as_nanos() < u128::from(end));
             }

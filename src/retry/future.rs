@@ -20,7 +20,6 @@ use super::{
 use crate::{
     budget,
     outcome::{Classify, Outcome},
-    time,
 };
 
 pin_project! {
@@ -31,30 +30,32 @@ pin_project! {
         S: Service<Req>,
     {
         #[pin]
-        state: State<S, S::Future>,
+        state: State<S, S::Future, Result<S::Response, S::Error>>,
         // `None` when the request cannot be sent again, or no further attempt is allowed.
         copy: Option<Req>,
         spare: Spare<S>,
         rules: Rules<C, R, K>,
         delays: B,
         course: Course,
-        // The budget's number, or 0.
-        budget: u64,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum State<S, F> {
+    enum State<S, F, T> {
         Calling {
             #[pin]
             inner: F,
         },
+        // The last result is the answer if the time ends here.
         Sleeping {
             sleep: Pin<Box<Sleep>>,
+            last: Option<T>,
         },
         Readying {
             service: S,
+            last: Option<T>,
+            end: Option<Pin<Box<Sleep>>>,
         },
         Over,
     }
@@ -69,9 +70,8 @@ impl<S: Service<Req>, Req, C, R, K, B> ResponseFuture<S, Req, C, R, K, B> {
         rules: Rules<C, R, K>,
         delays: B,
         course: Course,
-        budget: u64,
     ) -> Self {
-        Self { state: State::Calling { inner }, copy, spare, rules, delays, course, budget }
+        Self { state: State::Calling { inner }, copy, spare, rules, delays, course }
     }
 }
 
@@ -90,7 +90,7 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.as_mut().project();
         // What retries inside, on the same budget, is part of this call and no call of its own.
-        let _entered = (*this.budget != 0).then(|| budget::enter(*this.budget));
+        let _entered = this.course.budget_id().map(budget::enter);
         let StateProj::Calling { inner } = this.state.project() else {
             return self.go_on(None, cx);
         };
@@ -139,13 +139,12 @@ where
                     delay: || this.delays.next(),
                     cost: || rules.cost.cost(result.as_ref()),
                 };
-                // Without a timer nobody could wake the caller.
-                let Some(sleep) = this.course.end_attempt(outcome, asks).and_then(time::sleep) else {
+                let Some(sleep) = this.course.end_attempt(outcome, asks) else {
                     this.state.set(State::Over);
                     return Poll::Ready(result);
                 };
-                // Nothing of the attempt is left while it sleeps: no permit, no connection, no answer.
-                this.state.set(State::Sleeping { sleep });
+                // With the inner future goes all that it held.
+                this.state.set(State::Sleeping { sleep, last: Some(result) });
             }
             let result = match this.state.as_mut().project() {
                 StateProj::Calling { inner } => match this.course.poll(|| inner.poll(cx)) {
@@ -155,33 +154,57 @@ where
                         return Poll::Pending;
                     }
                 },
-                StateProj::Sleeping { sleep } => {
+                StateProj::Sleeping { sleep, last } => {
                     ready!(sleep.as_mut().poll(cx));
+                    let last = last.take();
+                    if this.course.is_over() {
+                        this.state.set(State::Over);
+                        return Poll::Ready(last.expect("it is kept until the next attempt begins"));
+                    }
                     let service = this.spare.service();
-                    this.state.set(State::Readying { service });
+                    this.state.set(State::Readying { service, last, end: None });
                     continue;
                 }
-                StateProj::Readying { service } => match ready!(this.course.poll(|| service.poll_ready(cx))) {
-                    Ok(()) => {
-                        let Some(mut request) = this.copy.take() else {
-                            unreachable!("it gets ready only to try again")
-                        };
-                        let goes_on = this.course.goes_on();
-                        let attempt = this.course.begin_attempt();
-                        this.rules.resend.prepare(&mut request, attempt);
-                        if goes_on {
-                            *this.copy = this.rules.resend.copy(&request);
+                StateProj::Readying { service, last, end } => {
+                    let ready = this.course.poll(|| service.poll_ready(cx));
+                    if let Poll::Pending = ready {
+                        if end.is_none() {
+                            *end = this.course.until_end();
                         }
-                        let inner = service.call(request);
-                        this.state.set(State::Calling { inner });
-                        continue;
+                        match end {
+                            Some(end) => ready!(end.as_mut().poll(cx)),
+                            None => return Poll::Pending,
+                        }
                     }
-                    // An attempt that found no service is one that failed.
-                    Err(error) => {
-                        this.course.begin_attempt();
-                        Err(error)
+                    if this.course.is_over() {
+                        let last = last.take();
+                        this.state.set(State::Over);
+                        return Poll::Ready(last.expect("it is kept until the next attempt begins"));
                     }
-                },
+                    match ready {
+                        // The timer was early.
+                        Poll::Pending => {
+                            *end = None;
+                            continue;
+                        }
+                        Poll::Ready(Ok(())) => {
+                            let mut request = this.copy.take().expect("it gets ready only to try again");
+                            this.rules.resend.prepare(&mut request, this.course.next_attempt());
+                            if this.course.goes_on() {
+                                *this.copy = this.rules.resend.copy(&request);
+                            }
+                            this.course.begin_attempt();
+                            let inner = service.call(request);
+                            this.state.set(State::Calling { inner });
+                            continue;
+                        }
+                        // An attempt that found no service is one that failed.
+                        Poll::Ready(Err(error)) => {
+                            this.course.begin_attempt();
+                            Err(error)
+                        }
+                    }
+                }
                 StateProj::Over => panic!("polled after it was ready"),
             };
             let outcome = this.rules.classify.classify(result.as_ref());

@@ -100,8 +100,10 @@
 //! A failure that says when to come back is obeyed, up to [a cap](RetrySettings::retry_after_cap), and the delay comes on top of it: with jitter, those who were told the same
 //! do not come back together.
 //!
-//! The first attempt goes to the service that was polled ready. Each further one goes to a clone with a readiness of its own, and until then
-//! nothing of the last attempt is kept.
+//! The first attempt goes to the service that was polled ready. Each further one goes to a clone with a readiness of its own, a clone of the
+//! service as it was at its first call. While a call sleeps it holds nothing of the attempt before: no permit, no place in a queue. It keeps the
+//! last result, which is the answer if the time ends before another attempt begins; a response whose body holds a connection holds it until
+//! then.
 //!
 //! # Errors
 //!
@@ -127,7 +129,7 @@
 //! # Clone
 //!
 //! The budget and the listeners are made by the layer, and shared by its clones, the services they build, and every handle. A call that
-//! outlives all of these goes on, without a budget unless there are listeners. Delays begin anew with each call.
+//! outlives all of these goes on, on the same budget. Delays begin anew with each call.
 //!
 //! # Cancel safety
 //!

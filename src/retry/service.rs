@@ -92,17 +92,18 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let copy = if self.plan.attempts > 1 { self.rules.resend.copy(&request) } else { None };
         let spare = self.spares.take(&self.inner);
-        let budget = self.shared.budget.as_ref().map_or(0, |budget| {
-            if !budget::is_entered(budget.id()) {
+        let budget = self.shared.budget.as_ref().map(|budget| {
+            let address = budget.address();
+            if !budget::is_entered(address.id()) {
                 budget.deposit();
             }
-            budget.id()
+            address
         });
-        let entered = (budget != 0).then(|| budget::enter(budget));
+        let entered = budget.map(|budget| budget::enter(budget.id()));
         let inner = self.inner.call(request);
         drop(entered);
-        let course = Course::new(self.plan, Shared::link(&self.shared));
-        ResponseFuture::new(inner, copy, spare, self.rules.clone(), self.delays.clone(), course, budget)
+        let course = Course::new(self.plan, Shared::link(&self.shared), budget);
+        ResponseFuture::new(inner, copy, spare, self.rules.clone(), self.delays.clone(), course)
     }
 }
 

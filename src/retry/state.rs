@@ -1,11 +1,13 @@
 //! What clones share, and the course of a call that has failed once.
 
-use std::{sync::Arc, task::Poll, time::Duration};
+use std::{pin::Pin, sync::Arc, task::Poll, time::Duration};
+
+use tokio::time::Sleep;
 
 use super::decision::Plan;
 use crate::{
     address::{Home, Link},
-    budget::{Budget, Cost, Withdrawal},
+    budget::{Budget, BudgetAddress, Cost, Withdrawal},
     deadline::{self, Span},
     event::{EventKind, Events, GaveUp, Pattern},
     outcome::Outcome,
@@ -21,11 +23,6 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(name: &'static str, budget: Option<Budget>) -> Self {
         Self { events: Arc::new(Events::named(Pattern::Retry, name)), budget }
-    }
-
-    /// What a call has left that outlives its layer, its services and its handles, and had no listeners: recorders, but no budget.
-    fn orphan(name: &'static str) -> Self {
-        Self::new(name, None)
     }
 
     /// What a call takes along.
@@ -47,6 +44,7 @@ pub(super) struct Rules<C, R, K> {
 pub(super) struct Course {
     plan: Plan,
     shared: Link<Shared>,
+    budget: Option<BudgetAddress>,
     /// When the call was first pending, or first failed; `NEVER` before that.
     began: Instant,
     /// Boxed, because most calls never fail.
@@ -55,7 +53,19 @@ pub(super) struct Course {
 
 struct Failed {
     attempts: u32,
+    /// How the last attempt ended.
+    outcome: Outcome,
+    /// When all time is over, and whose time that is.
+    end: (Instant, GaveUp),
     /// The price of the next attempt, until it begins: dropping it gives it back.
+    withdrawal: Option<Withdrawal>,
+}
+
+/// A further attempt.
+pub(super) struct Next {
+    pub(super) sleep: Pin<Box<Sleep>>,
+    delay: Duration,
+    end: (Instant, GaveUp),
     withdrawal: Option<Withdrawal>,
 }
 
@@ -68,8 +78,14 @@ pub(super) struct Asks<D, R, K> {
 
 impl Course {
     #[inline]
-    pub(super) const fn new(plan: Plan, shared: Link<Shared>) -> Self {
-        Self { plan, shared, began: Instant::NEVER, failed: None }
+    pub(super) const fn new(plan: Plan, shared: Link<Shared>, budget: Option<BudgetAddress>) -> Self {
+        Self { plan, shared, budget, began: Instant::NEVER, failed: None }
+    }
+
+    /// The budget's number, for what retries inside on the same one.
+    #[inline]
+    pub(super) fn budget_id(&self) -> Option<u64> {
+        self.budget.map(BudgetAddress::id)
     }
 
     #[inline]
@@ -115,17 +131,18 @@ impl Course {
         self.attempts() + 1 < self.plan.attempts
     }
 
-    /// Another attempt begins: its price is paid. Answers its number.
-    pub(super) fn begin_attempt(&mut self) -> u32 {
-        match &mut self.failed {
-            None => 1,
-            Some(failed) => {
-                if let Some(withdrawal) = failed.withdrawal.take() {
-                    withdrawal.spend();
-                }
-                failed.attempts += 1;
-                failed.attempts
+    /// The number of the attempt that is being prepared.
+    pub(super) fn next_attempt(&self) -> u32 {
+        self.attempts() + 1
+    }
+
+    /// It begins: its price is paid.
+    pub(super) fn begin_attempt(&mut self) {
+        if let Some(failed) = &mut self.failed {
+            if let Some(withdrawal) = failed.withdrawal.take() {
+                withdrawal.spend();
             }
+            failed.attempts += 1;
         }
     }
 
@@ -140,32 +157,24 @@ impl Course {
         &mut self,
         outcome: Outcome,
         asks: Asks<impl FnOnce() -> Option<Duration>, impl FnOnce() -> bool, impl FnOnce() -> Cost>,
-    ) -> Option<Duration> {
+    ) -> Option<Pin<Box<Sleep>>> {
         let mut now = Now::when_asked();
         let decided = match self.plan.wants(outcome) {
             None => Err(None),
             Some(_) if self.plan.attempts == 1 => Err(None),
             Some(wait) => self.decide(wait, asks, &mut now).map_err(Some),
         };
-        let attempts = self.attempts();
-        // Nothing to tell, and so nobody to look for: a call that was never worth a retry.
-        if attempts == 1 && matches!(decided, Err(None)) {
-            return None;
-        }
-        let shared = self.shared.find().unwrap_or_else(|| Arc::new(Shared::orphan(self.plan.name)));
-        let events = &shared.events;
+        let attempt = self.attempts();
         match decided {
-            Ok((delay, withdrawal)) => {
-                self.failed.get_or_insert_with(|| Box::new(Failed { attempts, withdrawal: None })).withdrawal =
-                    withdrawal;
-                events.emit(|| EventKind::Retry { attempt: attempts, outcome, delay });
-                Some(delay)
+            Ok(Next { sleep, delay, end, withdrawal }) => {
+                self.failed = Some(Box::new(Failed { attempts: attempt, outcome, end, withdrawal }));
+                self.tell(EventKind::Retry { attempt, outcome, delay });
+                Some(sleep)
             }
+            // Nothing to tell: a call that was never worth a retry.
+            Err(None) if attempt == 1 => None,
             Err(gave_up) => {
-                events.emit(|| {
-                    let elapsed = now.get().saturating_since(self.began);
-                    EventKind::Retried { attempts, outcome, elapsed, gave_up }
-                });
+                self.end(outcome, gave_up, &mut now);
                 None
             }
         }
@@ -176,7 +185,7 @@ impl Course {
         wait: Duration,
         asks: Asks<impl FnOnce() -> Option<Duration>, impl FnOnce() -> bool, impl FnOnce() -> Cost>,
         now: &mut Now,
-    ) -> Result<(Duration, Option<Withdrawal>), GaveUp> {
+    ) -> Result<Next, GaveUp> {
         if self.attempts() >= self.plan.attempts {
             return Err(GaveUp::Attempts);
         }
@@ -190,18 +199,58 @@ impl Course {
         if self.began == Instant::NEVER {
             self.began = now.get();
         }
-        Plan::fits(delay, now.get(), self.ends(), deadline::current(now))?;
-        let withdrawal = match self.shared.find().and_then(budget) {
+        let end = Plan::end(self.ends(), deadline::current(now));
+        Plan::fits(delay, now.get(), end)?;
+        let withdrawal = match self.budget.and_then(BudgetAddress::find) {
             None => None,
-            Some(budget) => Some(budget.withdraw((asks.cost)()).ok_or(GaveUp::Budget)?),
+            Some(budget) => Some(budget.withdraw((asks.cost)(), now.get()).ok_or(GaveUp::Budget)?),
         };
-        Ok((delay, withdrawal))
+        // Without a timer nobody could wake the caller.
+        let sleep = time::sleep(delay).ok_or(GaveUp::Delays)?;
+        Ok(Next { sleep, delay, end, withdrawal })
     }
-}
 
-#[expect(clippy::needless_pass_by_value, reason = "what an address finds is a reference of its own")]
-fn budget(shared: Arc<Shared>) -> Option<Budget> {
-    shared.budget.clone()
+    /// Whether it is too late for the attempt that was to follow: its timer or the inner readiness has taken too long.
+    pub(super) fn is_over(&mut self) -> bool {
+        let Some(Failed { end: (at, why), outcome, .. }) = self.failed.as_deref() else {
+            return false;
+        };
+        // Most calls have no end, and read no clock for it.
+        if *at == Instant::NEVER {
+            return false;
+        }
+        let (outcome, why, now) = (*outcome, *why, time::now());
+        if now >= *at {
+            self.end(outcome, Some(why), &mut now.into());
+            return true;
+        }
+        false
+    }
+
+    /// A timer for the end of all time, while the next attempt waits for its service.
+    pub(super) fn until_end(&self) -> Option<Pin<Box<Sleep>>> {
+        let (end, _) = self.failed.as_ref()?.end;
+        if end == Instant::NEVER { None } else { time::sleep_until(end, time::now()) }
+    }
+
+    /// The call ends.
+    fn end(&mut self, outcome: Outcome, gave_up: Option<GaveUp>, now: &mut Now) {
+        let attempts = self.attempts();
+        // An attempt that will not be costs nothing.
+        if let Some(failed) = &mut self.failed {
+            failed.withdrawal = None;
+        }
+        let elapsed = now.get().saturating_since(self.began);
+        self.tell(EventKind::Retried { attempts, outcome, elapsed, gave_up });
+    }
+
+    fn tell(&self, event: EventKind<'_>) {
+        match self.shared.find() {
+            Some(shared) => shared.events.emit(|| event),
+            // A call that outlives its layer, its services and its handles, and had no listeners, has recorders left to tell.
+            None => Events::named(Pattern::Retry, self.plan.name).emit(|| event),
+        }
+    }
 }
 
 #[cold]

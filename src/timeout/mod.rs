@@ -64,11 +64,12 @@
 //!
 //! # What counts
 //!
-//! Time runs from the first poll that is pending: an answer that is ready at once is never too late, not even for a limit of zero. An answer that
-//! is there when the time is over wins. The answer is there at the response's head; a body has no time-out here.
+//! Time runs from the first poll that is pending: an answer that is ready at once is never too late, not even for a limit of zero. What is
+//! pending under a limit of zero is refused at once. An answer that is there when the time is over wins. A call whose caller's deadline has
+//! passed before its first poll is not begun. The answer is there at the response's head; a body has no time-out here.
 //!
 //! [`cover_readiness`](TimeoutSettings::cover_readiness) also counts the wait for the inner readiness, with the limit of the settings, because no request is known by then. The call
-//! has what is left. To cover it together with the caller's deadline, put a [`LateLayer`](crate::LateLayer) inside.
+//! has what is left. A wait that was given up counts against the next one until a second after its limit. To cover it together with the caller's deadline, put a [`LateLayer`](crate::LateLayer) inside.
 //!
 //! # Errors
 //!

@@ -56,7 +56,7 @@ impl<S, L> Timeout<S, L> {
     #[inline(never)]
     fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let limit = self.shared.limit();
-        self.wait.get_or_insert_with(|| Box::new(Wait::begin(limit))).poll_spent(cx)
+        self.wait.get_or_insert_with(|| Box::new(Wait::begin(limit))).poll_spent(limit, cx)
     }
 }
 

@@ -49,8 +49,10 @@ impl Timer {
     /// The answer is pending. Why it will not be waited for any longer, if it is not.
     #[inline(never)]
     pub(super) fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
-        if let Armed::Not = self.armed {
-            self.arm();
+        if let Armed::Not = self.armed
+            && let Some(reason) = self.arm()
+        {
+            return Poll::Ready(reason);
         }
         match &mut self.armed {
             Armed::ForLimit(sleep) => sleep.as_mut().poll(cx).map(|()| Reason::TimedOut),
@@ -59,18 +61,30 @@ impl Timer {
         }
     }
 
-    fn arm(&mut self) {
+    /// Why it is over at once, if it is: a timer would come a tick late.
+    fn arm(&mut self) -> Option<Reason> {
         // A limit has just become an instant, by this reading.
         let mut now =
             if self.own.at() == Instant::NEVER { Now::when_asked() } else { Now::from(deadline::last_reading()) };
         let deadline = deadline::current(&mut now);
-        let until = self.own.at().min(deadline);
-        let sleep = if until == Instant::NEVER { None } else { time::sleep_until(until, now.get()) };
-        self.armed = match sleep {
-            None => Armed::ForNothing,
-            Some(sleep) if self.own.at() <= deadline => Armed::ForLimit(sleep),
-            Some(sleep) => Armed::ForDeadline(sleep),
+        let (until, reason) = if self.own.at() <= deadline {
+            (self.own.at(), Reason::TimedOut)
+        } else {
+            (deadline, Reason::DeadlineExceeded)
         };
+        if until == Instant::NEVER {
+            self.armed = Armed::ForNothing;
+            return None;
+        }
+        if until <= now.get() {
+            return Some(reason);
+        }
+        self.armed = match (time::sleep_until(until, now.get()), reason) {
+            (None, _) => Armed::ForNothing,
+            (Some(sleep), Reason::TimedOut) => Armed::ForLimit(sleep),
+            (Some(sleep), _) => Armed::ForDeadline(sleep),
+        };
+        None
     }
 
     /// Whether an error has come after the limit. What is inside obeys the limit as its deadline, and so may find it over before this timer does:

@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -12,6 +12,7 @@ use crate::time::{self, Instant, nanos};
 
 pub(super) struct Wait {
     began: Instant,
+    ends: Instant,
     sleep: Option<Pin<Box<Sleep>>>,
     spent: Spent,
 }
@@ -24,35 +25,42 @@ enum Spent {
     All,
 }
 
+/// Who waits comes when the timer says so. Who comes later than this has not waited, but given up in between and begun anew.
+const GIVEN_UP: Duration = Duration::from_secs(1);
+
 impl Wait {
     /// The inner service is not ready.
     pub(super) fn begin(limit: u64) -> Self {
         let began = time::now();
-        let until = began.saturating_add(Duration::from_nanos(limit));
-        let sleep = if until == Instant::NEVER { None } else { time::sleep_until(until, began) };
-        Self { began, sleep, spent: Spent::Waiting }
+        let ends = began.saturating_add(Duration::from_nanos(limit));
+        let sleep = if ends == Instant::NEVER { None } else { time::sleep_until(ends, began) };
+        Self { began, ends, sleep, spent: Spent::Waiting }
     }
 
     /// Whether all the time is spent.
-    pub(super) fn poll_spent(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Spent::Waiting = self.spent {
-            match &mut self.sleep {
-                Some(sleep) => std::task::ready!(sleep.as_mut().poll(cx)),
-                None => return Poll::Pending,
-            }
-            self.spent = Spent::All;
+    pub(super) fn poll_spent(&mut self, limit: u64, cx: &mut Context<'_>) -> Poll<()> {
+        if !matches!(self.spent, Spent::Waiting) || time::now() > self.ends.saturating_add(GIVEN_UP) {
+            // It was ready, or refused, and not called since.
+            *self = Self::begin(limit);
         }
-        match self.spent {
-            Spent::All => Poll::Ready(()),
-            Spent::Waiting | Spent::Some(_) => Poll::Pending,
+        match &mut self.sleep {
+            Some(sleep) => ready!(sleep.as_mut().poll(cx)),
+            None => return Poll::Pending,
         }
+        self.spent = Spent::All;
+        Poll::Ready(())
     }
 
     /// The inner service is ready. How long the caller takes to make its call is its own affair.
     pub(super) fn end(&mut self) {
-        if let Spent::Waiting = self.spent {
-            self.spent = Spent::Some(time::now().saturating_since(self.began));
-        }
+        let now = time::now();
+        self.spent = match self.spent {
+            Spent::Waiting if now <= self.ends.saturating_add(GIVEN_UP) => {
+                Spent::Some(now.saturating_since(self.began))
+            }
+            Spent::Waiting | Spent::All => Spent::Some(Duration::ZERO),
+            Spent::Some(spent) => Spent::Some(spent),
+        };
         self.sleep = None;
     }
 

@@ -322,7 +322,7 @@ async fn an_event_tells_of_each_refusal_also_when_the_service_is_gone() {
 /// There is nobody to wake the caller, and nobody to panic for it.
 #[test]
 fn without_a_runtime_a_call_has_no_limit() {
-    let stack = TimeoutLayer::new(Duration::ZERO).layer(service_fn(|n: u32| {
+    let stack = TimeoutLayer::new(MS).layer(service_fn(|n: u32| {
         let mut polled = false;
         poll_fn(move |cx| {
             if std::mem::replace(&mut polled, true) {
