@@ -35,9 +35,9 @@ pub(crate) struct Address<T> {
 }
 
 /// What a call has of what its layer shares.
-pub(crate) enum Link<T> {
+pub(crate) enum Link<T: Send + Sync + 'static> {
     Address(Address<T>),
-    Kept(Arc<T>),
+    Kept(Home<T>),
 }
 
 struct House<T: Send + Sync + 'static> {
@@ -112,7 +112,7 @@ impl<T: Send + Sync + 'static> Home<T> {
     #[cold]
     #[inline(never)]
     fn keep(&self) -> Link<T> {
-        Link::Kept(Arc::clone(&self.0.value))
+        Link::Kept(self.clone())
     }
 }
 
@@ -173,7 +173,7 @@ impl<T: Send + Sync + 'static> Link<T> {
     pub(crate) fn find(&self) -> Option<Arc<T>> {
         match self {
             Self::Address(address) => address.find(),
-            Self::Kept(value) => Some(Arc::clone(value)),
+            Self::Kept(home) => Some(Arc::clone(home.value())),
         }
     }
 }
@@ -239,10 +239,10 @@ mod tests {
         let address = home.address();
         drop(home);
         assert_eq!(address.find().as_deref(), Some(&7));
-        let others: Vec<_> = (0..2 * SPARE).map(|n| Home::new(n)).collect();
+        let others: Vec<_> = (0..2 * SPARE).map(Home::new).collect();
         drop(others);
         // Each of these comes to the end of the queue, so all that were in it have had their turn.
-        let more: Vec<_> = (0..4 * SPARE).map(|n| Home::new(n)).collect();
+        let more: Vec<_> = (0..4 * SPARE).map(Home::new).collect();
         assert_eq!(address.find(), None);
         drop(more);
     }

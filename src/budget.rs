@@ -27,7 +27,9 @@
 //! budget.withdraw(Cost::ONE).expect("it was given back").spend();
 //! ```
 //!
-//! The window is ten slots, the present one included, so it reaches back nine to ten tenths of its length, for calls and retries alike.
+//! The window is ten slots, the present one included, so it reaches back nine to ten tenths of its length, for calls and retries alike:
+//! at the edge of a slot, what was taken nine tenths ago may be taken again. There is one clock: runtimes whose paused clocks stand apart count
+//! for one another only roughly.
 //!
 //! It also is a [`tower::retry::budget::Budget`], for those who use tower's own retry.
 
@@ -59,8 +61,8 @@ use crate::{
 
 /// How many retries there may be; see [the module](self).
 ///
-/// Clones share it. A call that is counted costs a reading of the clock and a few loads and stores, however many threads count; a retry
-/// costs a lock.
+/// Clones share it. A call that is counted costs a reading of the clock and a few loads and stores, on up to 64 threads at a time, and a lock on
+/// others; a retry costs a lock.
 #[derive(Clone)]
 pub struct Budget {
     account: Home<Account>,

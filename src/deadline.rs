@@ -7,10 +7,9 @@
 //! |---|---|
 //! | retry | never sleeps past it: the last result is the answer |
 //! | time-out | ends the attempt at it, if its own limit is later: [`DeadlineExceeded`](crate::Reason::DeadlineExceeded), which is not the dependency's failure |
-//! | what queues or limits | refuses at once when the wait would be too long |
 //!
 //! Nothing ends a call at its deadline but a time-out: `TimeoutLayer::new(Duration::MAX)` is one that has no limit of its own. Where nothing waits, nothing is
-//! read, not even the clock.
+//! read, and the clock only for a deadline that is an instant already.
 //!
 //! # Example
 //!
@@ -85,7 +84,7 @@
 //!
 //! # Cancel safety
 //!
-//! Nothing is held. When the inner future panics, the deadline around it is in force again.
+//! Nothing is held. Of callers that poll one shared future each is seen with its own deadline, but a timer that was set for the first stays set. When the inner future panics, the deadline around it is in force again.
 
 mod layer;
 mod span;

@@ -105,6 +105,36 @@ async fn a_duration_becomes_an_instant_when_it_is_read_or_when_its_future_is_pen
     assert_eq!(nested.oneshot(0).await, Ok((Some(SECOND), Some(600 * MS))));
 }
 
+/// Whoever reads first, and in whatever scope: those who come later in the same poll read the same instant.
+#[tokio::test]
+async fn a_reading_inside_holds_outside() {
+    let busy = || {
+        let began = Instant::now();
+        while began.elapsed() < 3 * MS {}
+    };
+    let read = move |_: u32| async move {
+        let ready =
+            DeadlineLayer::new(5 * SECOND).layer(service_fn(|_: u32| ready(Ok::<_, Infallible>(Deadline::current()))));
+        let first = ready.oneshot(0).await.unwrap();
+        busy();
+        let fixed = Deadline::after(9 * SECOND).scope(async { Deadline::current() }).await;
+        busy();
+        Ok::<_, Infallible>([first, fixed, Deadline::current()])
+    };
+    let stack = DeadlineLayer::new(SECOND).layer(service_fn(read));
+    let read = stack.oneshot(0).await.unwrap();
+    assert!(read[0].is_some() && read.iter().all(|deadline| *deadline == read[0]), "{read:?}");
+
+    // The fixed scope comes first.
+    let read = move |_: u32| async move {
+        let fixed = Deadline::after(9 * SECOND).scope(async { Deadline::current() }).await;
+        busy();
+        Ok::<_, Infallible>([fixed, Deadline::current()])
+    };
+    let read = DeadlineLayer::new(SECOND).layer(service_fn(read)).oneshot(0).await.unwrap();
+    assert_eq!(read[0], read[1]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_task_has_none_unless_it_is_handed_over() {
     let deadline = Deadline::after(SECOND);

@@ -167,7 +167,7 @@ where
                 }
                 StateProj::Readying { service, last, end } => {
                     let ready = this.course.poll(|| service.poll_ready(cx));
-                    if let Poll::Pending = ready {
+                    if ready.is_pending() {
                         if end.is_none() {
                             *end = this.course.until_end();
                         }

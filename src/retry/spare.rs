@@ -6,17 +6,18 @@
 
 use std::{
     mem::needs_drop,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
+use crate::shared::Shared;
+
 /// Of all clones of a retrying service.
-#[derive(Debug)]
-pub(super) struct Spares<S>(Option<Arc<Kept<S>>>);
+pub(super) struct Spares<S>(Option<Shared<Kept<S>>>);
 
 /// Of one call.
 pub(super) enum Spare<S> {
     Copied(S),
-    Kept(Arc<Kept<S>>),
+    Kept(Shared<Kept<S>>),
 }
 
 /// A clone that is never called and never polled. It is behind a lock because a service need not be `Sync`, and made with the first call
@@ -25,7 +26,7 @@ type Kept<S> = OnceLock<Mutex<S>>;
 
 impl<S> Spares<S> {
     pub(super) fn new() -> Self {
-        Self(needs_drop::<S>().then(|| Arc::new(OnceLock::new())))
+        Self(needs_drop::<S>().then(|| Shared::new(OnceLock::new())))
     }
 }
 
@@ -38,7 +39,7 @@ impl<S: Clone> Spares<S> {
                 if kept.get().is_none() {
                     Self::keep(kept, inner);
                 }
-                Spare::Kept(Arc::clone(kept))
+                Spare::Kept(kept.clone())
             }
         }
     }

@@ -46,7 +46,7 @@ impl TimeoutHandle {
         self.shared.events.listen(listener);
     }
 
-    /// The future with the limit on it, for code without tower. The time runs from its first poll.
+    /// The future with the limit on it, for code without tower. The time runs from its first poll that is pending.
     pub fn run<F, T, E>(&self, future: F) -> ResponseFuture<F>
     where
         F: Future<Output = Result<T, E>>,

@@ -79,7 +79,8 @@
 //!
 //! # What it costs
 //!
-//! Nothing is read and nothing allocated until a poll is pending. Then the call reads the clock and makes its timer, in one allocation.
+//! Nothing is allocated until a poll is pending, and no clock read but for a caller's deadline that is an instant already. A call that is pending
+//! reads the clock and makes its timer, in one allocation.
 //!
 //! # Events and metrics
 //!
@@ -94,7 +95,8 @@
 //! # Cancel safety
 //!
 //! The inner future is dropped when the time is over, before the caller hears of it, and together with this one. Readiness that took too long
-//! leaves whatever the inner service has queued for it with the instance, as in tower.
+//! leaves whatever the inner service has queued for it, a place in a semaphore's queue say, with the instance: drop it, or put a
+//! [`LateLayer`](crate::LateLayer) inside, which queues in the call's own future.
 //!
 //! # Panics
 //!

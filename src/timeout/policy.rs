@@ -36,6 +36,8 @@ impl TimeoutSettings {
     }
 
     /// The wait for the readiness of the inner service counts too. Defaults to the call alone.
+    ///
+    /// An instance that was refused may still stand in the inner service's queue: it is to be polled again, or dropped.
     #[must_use]
     pub const fn cover_readiness(mut self) -> Self {
         self.covers_readiness = true;

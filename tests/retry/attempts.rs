@@ -291,3 +291,43 @@ fn settings_that_cannot_work_are_errors_or_panics() {
     assert!(std::panic::catch_unwind(|| RetryLayer::new(PLAIN.attempts(0))).is_err());
     assert!(RetryLayer::try_new(PLAIN.budget(buttress::BudgetSettings::new().ratio(f64::NAN))).is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_defaults_are_those_of_the_table() {
+    let heard = Heard::default();
+    let layer = RetryLayer::new(RetrySettings::new());
+    assert_eq!(layer.handle().name(), "retry");
+    // A handle hears as much as a layer.
+    layer.handle().on_event(heard.listener());
+    for _ in 0..200 {
+        assert!(layer.layer(Dependency::down()).oneshot(7).await.is_err());
+    }
+    let delays = |attempt| {
+        let delays = heard.all().into_iter().filter_map(move |told| match told {
+            Told::Retry { attempt: n, delay } if n == attempt => Some(delay),
+            _ => None,
+        });
+        delays.collect::<Vec<_>>()
+    };
+    // Anything up to the whole, and all of it used.
+    for (attempt, whole) in [(1, 100 * MS), (2, 200 * MS)] {
+        let delays = delays(attempt);
+        assert!(delays.iter().all(|delay| *delay <= whole));
+        assert!(delays.iter().any(|delay| *delay < whole / 5) && delays.iter().any(|delay| *delay > whole / 5 * 4));
+    }
+}
+
+#[test]
+fn load_is_that_of_the_inner_service() {
+    use tower::load::Load;
+    let inner = tower::load::Constant::new(
+        Dependency(Arc::new(Diary {
+            began: futures::executor::block_on(async { Instant::now() }),
+            answer: Box::new(|_| (Duration::ZERO, Ok(7))),
+            attempts: Mutex::default(),
+        })),
+        42,
+    );
+    let stack = RetryLayer::new(PLAIN).layer(TimeoutLayer::new(SECOND).layer(inner));
+    assert_eq!(stack.load(), 42);
+}

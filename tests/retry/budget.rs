@@ -138,6 +138,38 @@ async fn nested_retries_that_share_a_budget_stay_inside_it() {
     assert!(retries >= 207, "{retries}");
 }
 
+/// A stack for each call, and a shutdown with calls under way: the budget outlives what was built on it.
+#[tokio::test(start_paused = true)]
+async fn a_budget_holds_for_calls_that_outlive_their_layers() {
+    let budget = Budget::new(TENTH);
+    let dependency = Dependency::down();
+    for _ in 0..100 {
+        let stack = RetryLayer::new(QUICK).budget(budget.clone()).layer(dependency.clone());
+        assert!(stack.oneshot(7).await.is_err());
+    }
+    assert_eq!(dependency.attempts(), 110);
+
+    let dependency = Dependency::new(|_| (SECOND, Err(AppError::Down)));
+    let stack = RetryLayer::new(QUICK.budget(TENTH)).layer(dependency.clone());
+    let calls: Vec<_> = (0..1_000).map(|_| tokio::spawn(stack.clone().oneshot(7))).collect();
+    tokio::task::yield_now().await;
+    drop(stack);
+    join_all(calls).await;
+    assert_eq!(dependency.attempts(), 1_100);
+}
+
+/// A retry inside that makes its call later than in `call`, and for a further attempt: part of the same call all the same.
+#[tokio::test(start_paused = true)]
+async fn a_nested_call_is_known_when_it_is_made_in_a_poll_too() {
+    let budget = Budget::new(BudgetSettings::new().ratio(0.0).per_second(100));
+    let dependency = Dependency::down();
+    let layer = || RetryLayer::new(QUICK).budget(budget.clone());
+    let late =
+        ServiceBuilder::new().layer(layer()).layer(buttress::LateLayer).layer(layer()).service(dependency.clone());
+    assert!(late.oneshot(7).await.is_err());
+    assert_eq!((dependency.attempts(), budget.balance().calls), (9, 1));
+}
+
 /// From many threads at once: never more than the law allows, and not less than 99 % of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_tasks_together_stay_inside_the_budget_and_use_it() {

@@ -60,3 +60,50 @@ async fn neither_request_nor_answer_need_be_clone() {
     let layer = RetryLayer::new(PLAIN).resend(|letter: &Letter| Some(Letter(letter.0.clone())));
     assert_eq!(layer.layer(client).oneshot(Letter("hello".into())).await.unwrap().0, "hello!");
 }
+
+/// Whether a copy can be sent is asked when the attempt has failed, also through a hook, and hooks add up.
+#[tokio::test(start_paused = true)]
+async fn a_copy_may_turn_out_to_be_of_no_use() {
+    #[derive(Clone)]
+    struct UpTo(u32);
+    impl buttress::retry::Resend<u32> for UpTo {
+        fn copy(&self, request: &u32) -> Option<u32> {
+            Some(*request)
+        }
+        fn can_resend(&self, copy: &u32) -> bool {
+            *copy < self.0
+        }
+        fn prepare(&self, copy: &mut u32, _: u32) {
+            *copy += 1;
+        }
+    }
+    let heard = Heard::default();
+    let dependency = Dependency::down();
+    let layer = RetryLayer::new(PLAIN.attempts(9)).resend(UpTo(30)).prepare(|request: &mut u32, _| *request += 10);
+    assert!(layer.on_event(heard.listener()).layer(dependency.clone()).oneshot(7).await.is_err());
+    assert_eq!(dependency.requests(), [7, 18, 29, 40]);
+    assert_eq!(heard.gave_up(), Some(GaveUp::Request));
+}
+
+/// A hook that panics has not begun an attempt.
+#[tokio::test(start_paused = true)]
+async fn what_was_taken_for_an_attempt_that_a_hook_prevents_is_given_back() {
+    use futures::FutureExt;
+    use std::panic::AssertUnwindSafe;
+    let copies = Arc::new(Mutex::new(0));
+    let counted = Arc::clone(&copies);
+    let copy_panics = RetryLayer::new(RetrySettings::new()).resend(move |request: &u32| {
+        *counted.lock().unwrap() += 1;
+        assert!(*counted.lock().unwrap() < 2, "copy");
+        Some(*request)
+    });
+    let prepare_panics = RetryLayer::new(RetrySettings::new()).prepare(|_: &mut u32, _| panic!("prepare"));
+    let budgets = [copy_panics.handle(), prepare_panics.handle()];
+    let call = copy_panics.layer(Dependency::down()).oneshot(7);
+    assert!(AssertUnwindSafe(call).catch_unwind().await.is_err());
+    let call = prepare_panics.layer(Dependency::down()).oneshot(7);
+    assert!(AssertUnwindSafe(call).catch_unwind().await.is_err());
+    for handle in budgets {
+        assert_eq!(handle.budget().unwrap().balance().spent, buttress::Cost::ZERO);
+    }
+}

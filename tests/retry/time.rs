@@ -88,6 +88,45 @@ async fn of_deadline_and_total_time_the_earlier_is_named() {
     }
 }
 
+/// What waits for the inner readiness, and what a busy thread makes late, does not begin after the end either: the last result is the answer.
+#[tokio::test(start_paused = true)]
+async fn no_attempt_begins_after_the_end_whatever_kept_it() {
+    let (probe, control) = support::Probe::new();
+    control.answer(support::Answer::Err);
+    let heard = Heard::default();
+    let stack = RetryLayer::new(PLAIN.within(5 * SECOND)).on_event(heard.listener()).layer(probe);
+    let call = tokio::spawn(stack.oneshot(7));
+    sleep(100 * MS).await;
+    control.ready(support::Ready::Never);
+    let began = Instant::now();
+    assert_eq!(call.await.unwrap(), Err(AppError::Down));
+    assert_eq!((began.elapsed().as_millis() / 10, control.calls()), (490, 1));
+    assert_eq!(heard.gave_up(), Some(GaveUp::Within));
+
+    let heard = Heard::default();
+    let dependency = Dependency::down();
+    let stack = RetryLayer::new(PLAIN).on_event(heard.listener()).layer(dependency.clone());
+    let mut call = tokio_test::task::spawn(Deadline::after(2 * SECOND).scope(stack.oneshot(7)));
+    assert!(call.poll().is_pending());
+    // The thread comes back to it late.
+    tokio::time::advance(5 * SECOND).await;
+    assert_eq!(call.poll(), std::task::Poll::Ready(Err(AppError::Down)));
+    assert_eq!((dependency.attempts(), heard.gave_up()), (1, Some(GaveUp::Deadline)));
+}
+
+/// Nothing is taken from the budget for it, and nobody is told that it comes.
+#[test]
+fn without_a_timer_nothing_is_said_to_follow() {
+    let heard = Heard::default();
+    let dependency = futures::executor::block_on(async { Dependency::down() });
+    let layer = RetryLayer::new(RetrySettings::new()).on_event(heard.listener());
+    let budget = layer.handle().budget().unwrap().clone();
+    let mut call = tokio_test::task::spawn(layer.layer(dependency).oneshot(7));
+    assert!(call.poll().is_ready());
+    assert_eq!((heard.all().len(), heard.gave_up()), (1, Some(GaveUp::Delays)));
+    assert_eq!(budget.balance().spent, buttress::Cost::ZERO);
+}
+
 #[tokio::test(start_paused = true)]
 async fn endless_times_are_endless() {
     let dependency = Dependency::down();

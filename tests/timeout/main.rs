@@ -260,6 +260,42 @@ async fn a_call_has_what_its_readiness_has_left() {
     }
 }
 
+/// A caller that gave up its wait has not waited since.
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_was_given_up_long_ago_does_not_count() {
+    let (probe, control) = Probe::new();
+    control.ready(Ready::Never);
+    control.answer(Answer::After(1));
+    let layer = TimeoutLayer::new(TimeoutSettings::new(SECOND).cover_readiness());
+    let mut service = layer.layer(probe);
+    assert!(tokio::time::timeout(10 * MS, service.ready()).await.is_err());
+    sleep(3600 * SECOND).await;
+    control.ready(Ready::Yes);
+    assert_eq!(service.ready().await.unwrap().call(7).await, Ok(7));
+
+    control.ready(Ready::Never);
+    assert!(tokio::time::timeout(10 * MS, service.ready()).await.is_err());
+    sleep(3600 * SECOND).await;
+    let began = Instant::now();
+    assert!(service.ready().await.is_ok());
+    assert_eq!(began.elapsed(), SECOND);
+    assert_eq!(service.call(7).await, Err(timed_out()));
+}
+
+/// The timer counts in milliseconds, and zero is less.
+#[tokio::test(start_paused = true)]
+async fn what_is_pending_under_a_limit_of_zero_is_refused_at_once() {
+    let yields = |n: u32| async move {
+        tokio::task::yield_now().await;
+        Ok::<_, AppError>(n)
+    };
+    let stack = TimeoutLayer::new(Duration::ZERO).layer(service_fn(yields));
+    assert_eq!(stack.oneshot(7).await, Err(timed_out()));
+    let stack = TimeoutLayer::new(SECOND).layer(service_fn(yields));
+    let hurried = DeadlineLayer::new(Duration::ZERO).layer(stack);
+    assert_eq!(hurried.oneshot(7).await, Err(deadline_exceeded()));
+}
+
 /// What `poll_ready` cannot do, because a deadline belongs to a call.
 #[tokio::test(start_paused = true)]
 async fn over_late_the_deadline_covers_readiness_too() {
