@@ -14,15 +14,12 @@ use buttress::{
     Error,
     circuit_breaker::{CircuitBreakerLayer, CircuitBreakerSettings, Window},
 };
-use tokio::runtime::{Builder, Runtime};
 use tower::{Layer, Service, limit::ConcurrencyLimit, load_shed::LoadShed, service_fn};
 
 use harness::{
-    Batch, Bench, Bound, Case, CaseId,
-    drive::{
-        PendingOnce, awaited, batch_awaited, batch_by_hand, batch_of_clones_awaited, batch_of_clones_by_hand, by_hand,
-        clones_awaited, clones_by_hand,
-    },
+    Bench, Bound, CaseId,
+    drive::PendingOnce,
+    usage::{Use, runtime},
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -33,13 +30,6 @@ type Answer = Result<u64, Error<Down>>;
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("down")]
 struct Down;
-
-/// How a service is used, and so what its rows mean.
-struct Use {
-    a_clone_per_call: bool,
-    /// An answer that is pending at first needs a runtime that comes back to it; one that is ready is polled by hand.
-    runtime: Option<Rc<Runtime>>,
-}
 
 /// The services below the breaker.
 struct Inner<Never, Seldom, Always> {
@@ -115,94 +105,48 @@ where
     let last_hour = last_100.window(Window::Time(HOUR));
 
     // The floor, and the control of two threads: it shares nothing, so what it lacks to 2.00 is the machine's doing.
-    usage.case(bench, "bare service", &never_fails, || ()).on_two_threads(usage.batch(&never_fails));
+    usage.case(bench, "bare service", &never_fails).on_two_threads(usage.batch(&never_fails));
     let bare = bench.last();
-    usage.case(bench, "tower LoadShed", &LoadShed::new(never_fails.clone()), || ());
-    usage.case(bench, "tower ConcurrencyLimit", &ConcurrencyLimit::new(never_fails.clone(), 100), || ());
+    usage.case(bench, "tower LoadShed", &LoadShed::new(never_fails.clone()));
+    usage.case(bench, "tower ConcurrencyLimit", &ConcurrencyLimit::new(never_fails.clone(), 100));
 
     let service = CircuitBreakerLayer::new(consecutive(5)).layer(never_fails.clone());
-    usage.case(bench, "consecutive", &service, || ()).ours().on_two_threads(usage.batch(&service));
+    usage.case(bench, "consecutive", &service).ours().on_two_threads(usage.batch(&service));
     let consecutive_row = bench.last();
 
     // The run never gets there, so each failure takes the lock and is counted.
     let service = CircuitBreakerLayer::new(consecutive(u32::MAX)).layer(always_fails);
-    usage.case(bench, "consecutive, every call fails", &service, || ()).ours();
+    usage.case(bench, "consecutive, every call fails", &service).ours();
 
     let service = CircuitBreakerLayer::new(last_100).layer(never_fails.clone());
-    usage.case(bench, "last 100 calls", &service, || ()).ours().on_two_threads(usage.batch(&service));
+    usage.case(bench, "last 100 calls", &service).ours().on_two_threads(usage.batch(&service));
     let last_calls = bench.last();
 
     // With a failure among the last 100 at all times, no success leaves the circuit as it was.
     let service = CircuitBreakerLayer::new(last_100).layer(seldom_fails);
-    usage.case(bench, "last 100 calls, 5 % fail", &service, || ()).ours();
+    usage.case(bench, "last 100 calls, 5 % fail", &service).ours();
 
     let service = CircuitBreakerLayer::new(last_hour).layer(never_fails.clone());
     let handle = service.handle();
-    usage.case(bench, "time window, none in it at first", &service, move || handle.reset()).ours();
+    usage.case_with(bench, "time window, none in it at first", &service, move || handle.reset()).ours();
     let empty_window = bench.last();
 
     let service = CircuitBreakerLayer::new(last_hour).layer(never_fails.clone());
     let handle = service.handle();
     (0..1_000_000).for_each(|_| handle.try_acquire().expect("it is closed").success());
-    usage.case(bench, "time window, a million in it", &service, || ()).ours();
+    usage.case(bench, "time window, a million in it", &service).ours();
     let full_window = bench.last();
 
     // Only calls that wait pay for it.
     let service = CircuitBreakerLayer::new(consecutive(5).slow_calls(HOUR)).layer(never_fails.clone());
-    usage.case(bench, "consecutive, with slow calls", &service, || ()).ours();
+    usage.case(bench, "consecutive, with slow calls", &service).ours();
 
     let service = CircuitBreakerLayer::new(consecutive(5)).layer(never_fails);
     let handle = service.handle();
     (0..5).for_each(|_| handle.try_acquire().expect("it is closed").failure());
-    usage.case(bench, "open, refuses", &service, || ()).ours();
+    usage.case(bench, "open, refuses", &service).ours();
 
     Rows { bare, consecutive: consecutive_row, last_calls, empty_window, full_window }
-}
-
-impl Use {
-    /// Adds this service as a case, with something to do before each batch.
-    fn case<'a, S>(
-        &self,
-        bench: &'a mut Bench,
-        name: &str,
-        service: &S,
-        prepare: impl FnMut() + 'static,
-    ) -> &'a mut Case
-    where
-        S: Service<u64, Future: Send> + Clone + Send + 'static,
-    {
-        let mut service = service.clone();
-        match (self.runtime.clone(), self.a_clone_per_call) {
-            (None, false) => bench.case_with(name, prepare, move |(), calls| by_hand(&mut service, calls)),
-            (None, true) => bench.case_with(name, prepare, move |(), calls| clones_by_hand(&service, calls)),
-            (Some(runtime), false) => {
-                bench.case_with(name, prepare, move |(), calls| runtime.block_on(awaited(&mut service, calls)))
-            }
-            (Some(runtime), true) => {
-                bench.case_with(name, prepare, move |(), calls| runtime.block_on(clones_awaited(&service, calls)))
-            }
-        }
-    }
-
-    /// Batches on a clone of this service, for threads of their own.
-    fn batch<S>(&self, service: &S) -> impl FnMut() -> Batch
-    where
-        S: Service<u64, Future: Send> + Clone + Send + 'static,
-    {
-        move || {
-            let service = service.clone();
-            match (self.runtime.is_some().then(runtime), self.a_clone_per_call) {
-                (None, false) => batch_by_hand(service),
-                (None, true) => batch_of_clones_by_hand(service),
-                (Some(runtime), false) => batch_awaited(runtime, service),
-                (Some(runtime), true) => batch_of_clones_awaited(runtime, service),
-            }
-        }
-    }
-}
-
-fn runtime() -> Runtime {
-    Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
 fn never_fails(n: u64) -> Answer {

@@ -53,8 +53,12 @@ pub(crate) fn now() -> Instant {
         (clock, first)
     });
     let now = clock.raw();
-    // A reading before the first one: another core's counter may stand behind.
-    Instant(LEAD.saturating_add(clock.delta_as_nanos(*first, now)).saturating_sub(clock.delta_as_nanos(now, *first)))
+    Instant(if now >= *first {
+        LEAD.saturating_add(clock.delta_as_nanos(*first, now))
+    } else {
+        // Another core's counter may stand behind.
+        LEAD.saturating_sub(clock.delta_as_nanos(now, *first))
+    })
 }
 
 /// The first reading, which stands [`LEAD`] after the beginning.
@@ -128,28 +132,57 @@ pub(crate) fn sleep(wait: Duration) -> Option<Pin<Box<Sleep>>> {
     timer(|| tokio::time::sleep(wait))
 }
 
-/// As [`sleep`], until an instant after the present one, without a reading of its own where the clock is tokio's.
+/// As [`sleep`], until an instant after the present one, without a reading of its own.
 pub(crate) fn sleep_until(at: Instant, now: Instant) -> Option<Pin<Box<Sleep>>> {
-    #[cfg(not(feature = "quanta"))]
-    if let Some(at) = in_tokios_time(at) {
-        return timer(|| tokio::time::sleep_until(at));
+    match in_tokios_time(at, now) {
+        Some(at) => timer(|| tokio::time::sleep_until(at)),
+        None => sleep(at.saturating_since(now)),
     }
-    sleep(at.saturating_since(now))
 }
 
 #[cfg(not(feature = "quanta"))]
-fn in_tokios_time(at: Instant) -> Option<tokio::time::Instant> {
+#[inline]
+fn in_tokios_time(at: Instant, _: Instant) -> Option<tokio::time::Instant> {
     FIRST.get()?.checked_add(Duration::from_nanos(at.0.checked_sub(LEAD)?))
+}
+
+/// The two clocks are compared once a second, in which they cannot drift apart by more than a timer is late anyhow.
+#[cfg(feature = "quanta")]
+#[inline]
+fn in_tokios_time(at: Instant, now: Instant) -> Option<tokio::time::Instant> {
+    const FRESH: u64 = 1_000_000_000;
+    thread_local! {
+        static COMPARED: std::cell::Cell<Option<(Instant, tokio::time::Instant)>> = const { std::cell::Cell::new(None) };
+    }
+    let (ours, tokios) = match COMPARED.get() {
+        Some(compared) if now.0.wrapping_sub(compared.0.0) < FRESH => compared,
+        _ => {
+            let compared = (now, tokio::time::Instant::now());
+            COMPARED.set(Some(compared));
+            compared
+        }
+    };
+    tokios.checked_add(at.saturating_since(ours))
 }
 
 #[inline]
 fn timer(make: impl FnOnce() -> Sleep) -> Option<Pin<Box<Sleep>>> {
-    // Who runs in a task runs in a runtime, and to ask for its handle costs a counted reference.
-    if tokio::task::try_id().is_none() {
+    thread_local! {
+        /// Whether this thread was in a runtime when it was last asked.
+        static IN_RUNTIME: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    }
+    // To ask for the runtime's handle costs a counted reference. Who runs in a task runs in a runtime; and a thread that was in one mostly is,
+    // or else finds out by the panic that is caught below.
+    if tokio::task::try_id().is_none() && !(cfg!(panic = "unwind") && IN_RUNTIME.get()) {
         tokio::runtime::Handle::try_current().ok()?;
+        IN_RUNTIME.set(true);
     }
     // tokio answers whether time is enabled only by panicking.
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| Box::pin(make()))).ok()
+    let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| Box::pin(make())));
+    if made.is_err() {
+        IN_RUNTIME.set(false);
+    }
+    made.ok()
 }
 
 #[cfg(test)]

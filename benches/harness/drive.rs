@@ -5,6 +5,7 @@ use std::{
     future::poll_fn,
     hint::black_box,
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
@@ -154,5 +155,34 @@ impl<T: Unpin> Future for PendingOnce<T> {
             cx.waker().wake_by_ref();
             Poll::Pending
         }
+    }
+}
+
+/// A service with a destructor, as most that one would put layers around: a clone of it counts a reference.
+#[derive(Clone)]
+pub(crate) struct Holding<S> {
+    inner: S,
+    _held: Arc<()>,
+}
+
+impl<S> Holding<S> {
+    pub(crate) fn new(inner: S) -> Self {
+        Self { inner, _held: Arc::new(()) }
+    }
+}
+
+impl<S: Service<u64>> Service<u64> for Holding<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    #[inline]
+    fn call(&mut self, n: u64) -> S::Future {
+        self.inner.call(n)
     }
 }

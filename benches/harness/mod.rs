@@ -5,7 +5,7 @@
 //!   the machine's mood meets all of them alike; the figure is the median over the rounds.
 //! * Allocations are counted in a pass of their own. The counting allocator is told to look away while time is taken.
 //! * Two threads run the same loop, each on its own service, both at a time and each alone; that is wall time, because a thread that waits
-//!   for a lock burns no other. 2.00 is perfect: twice the calls of one thread.
+//!   for a lock burns no other. 2.00 is perfect: twice the calls of one thread. Rounds in which the two did not meet do not count.
 //! * Only ratios within one run mean anything; nanoseconds are remarks.
 //!
 //! ```text
@@ -17,6 +17,7 @@
 
 pub(crate) mod drive;
 mod report;
+pub(crate) mod usage;
 
 use std::{
     cell::Cell,
@@ -98,6 +99,7 @@ enum Measure {
     TwoThreads(CaseId),
     /// The most that any of our cases allocates per call, but for those that may.
     Allocations,
+    AllocationsOf(CaseId),
 }
 
 impl Bench {
@@ -164,6 +166,11 @@ impl Bench {
     pub(crate) fn gate_allocations(&mut self) {
         let name = "allocations of ours, the most".to_owned();
         self.gates.push(Gate { name, bound: Bound::AtMost(0.0), measure: Measure::Allocations });
+    }
+
+    /// Wants what a case allocates per call to keep a bound: for one that may allocate, and not just anything.
+    pub(crate) fn gate_allocations_of(&mut self, name: &str, case: CaseId, bound: Bound) {
+        self.gates.push(Gate { name: name.to_owned(), bound, measure: Measure::AllocationsOf(case) });
     }
 
     /// Something measured that is not a time.
@@ -244,22 +251,25 @@ impl Bench {
             }
         }
         let orders = orders(indices.len(), rounds);
-        let barrier = Barrier::new(2);
-        // The seconds of each round: both at a time, then each alone.
+        let meeting = Meeting::new();
+        // The seconds of each round in which they met: both at a time, then each alone.
         let lane = |mut batches: Vec<(Batch, u64)>, lane: usize| {
             let mut walls = vec![Vec::with_capacity(rounds); batches.len()];
+            let mut turn = 0;
             for index in orders.iter().flatten() {
                 let (batch, calls) = &mut batches[*index];
                 let mut run = |runs: bool| {
-                    barrier.wait();
+                    let met = meeting.meet(lane, &mut turn);
                     let start = tokio::time::Instant::now();
                     if runs {
                         batch(*calls);
                     }
-                    start.elapsed().as_secs_f64()
+                    (met, start.elapsed().as_secs_f64())
                 };
-                let (both, alone) = (run(true), [run(lane == 0), run(lane == 1)][lane]);
-                walls[*index].push((both, alone));
+                let ((met, both), (_, alone)) = (run(true), [run(lane == 0), run(lane == 1)][lane]);
+                if met {
+                    walls[*index].push((both, alone));
+                }
             }
             walls
         };
@@ -268,8 +278,11 @@ impl Bench {
             let threads: Vec<_> = lanes.map(|(index, batches)| scope.spawn(move || lane(batches, index))).collect();
             threads.into_iter().map(|thread| thread.join().expect("no batch panics")).collect::<Vec<_>>()
         });
+        let met = lanes.iter().flatten().map(Vec::len).sum::<usize>() / 2;
+        let name = "rounds in which two threads were seen to run at a time; the others do not count".to_owned();
+        self.remark(name, format!("{met} of {}", indices.len() * rounds));
         for lane in lanes {
-            for (index, walls) in indices.iter().zip(lane) {
+            for (index, walls) in indices.iter().zip(lane).filter(|(_, walls)| !walls.is_empty()) {
                 let (both, alone): (Vec<_>, Vec<_>) = walls.into_iter().unzip();
                 // Each thread against itself, because one may be the slower for the place of its stack alone.
                 *self.cases[*index].measured.two_threads.get_or_insert(0.0) += undisturbed(alone) / undisturbed(both);
@@ -336,6 +349,67 @@ impl Case {
                 return (calls as f64 * batch.as_secs_f64() / taken.as_secs_f64()) as u64 + 1;
             }
             calls *= 2;
+        }
+    }
+}
+
+/// Where two threads begin at a time. Behind a barrier alone they would not: on a busy machine it wakes both on one core, they run one after
+/// the other, and what they share is contended by nobody.
+struct Meeting {
+    barrier: Barrier,
+    asked: AtomicU64,
+    answered: AtomicU64,
+}
+
+impl Meeting {
+    /// Only two that run at a time answer each other as quickly; the time slice of one core is milliseconds.
+    const QUICKLY: Duration = Duration::from_micros(10);
+    const PATIENCE: Duration = Duration::from_millis(50);
+
+    const MET: u64 = 1;
+    const MISSED: u64 = 2;
+    /// A question is a multiple of it, and the end of a meeting is a question with one of the above.
+    const TURN: u64 = 4;
+
+    fn new() -> Self {
+        Self { barrier: Barrier::new(2), asked: AtomicU64::new(0), answered: AtomicU64::new(0) }
+    }
+
+    /// Whether the two were seen to run at a time: the same for both of them.
+    fn meet(&self, lane: usize, turn: &mut u64) -> bool {
+        self.barrier.wait();
+        if lane == 0 { self.ask(turn) } else { self.answer(turn) }
+    }
+
+    fn ask(&self, turn: &mut u64) -> bool {
+        let begin = tokio::time::Instant::now();
+        loop {
+            *turn += Self::TURN;
+            let asked = tokio::time::Instant::now();
+            self.asked.store(*turn, Ordering::Release);
+            while self.answered.load(Ordering::Acquire) != *turn {
+                std::hint::spin_loop();
+            }
+            let met = asked.elapsed() < Self::QUICKLY;
+            if met || begin.elapsed() > Self::PATIENCE {
+                self.asked.store(*turn + if met { Self::MET } else { Self::MISSED }, Ordering::Release);
+                return met;
+            }
+        }
+    }
+
+    fn answer(&self, turn: &mut u64) -> bool {
+        loop {
+            let asked = self.asked.load(Ordering::Acquire);
+            if asked == *turn {
+                std::hint::spin_loop();
+                continue;
+            }
+            *turn = asked;
+            if !asked.is_multiple_of(Self::TURN) {
+                return asked % Self::TURN == Self::MET;
+            }
+            self.answered.store(asked, Ordering::Release);
         }
     }
 }

@@ -116,6 +116,7 @@ impl Bench {
         match measure {
             Measure::Ratio(case, of) => Some(measured(case).ns? / measured(of).ns?),
             Measure::TwoThreads(case) => measured(case).two_threads,
+            Measure::AllocationsOf(case) => measured(case).allocations,
             Measure::Allocations => {
                 let ours = self.rows().filter(|case| case.ours && !case.may_allocate);
                 ours.filter_map(|case| case.measured.allocations).max_by(f64::total_cmp)

@@ -79,7 +79,6 @@ impl Span {
         polled
     }
 
-    #[cold]
     #[inline(never)]
     fn fix(&mut self, outer: &mut Self) {
         let now = if is_read() { READ.get() } else { time::now() };

@@ -52,6 +52,13 @@ impl<S, L> Timeout<S, L> {
         TimeoutHandle { shared: self.shared.clone() }
     }
 
+    /// What a wait for readiness has left of the limit.
+    #[cold]
+    #[inline(never)]
+    fn left(&mut self, limit: u64) -> Option<u64> {
+        self.wait.take().map_or(Some(limit), |wait| wait.left(limit))
+    }
+
     #[cold]
     #[inline(never)]
     fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -94,8 +101,8 @@ where
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let mut limit = self.limit.limit(&request).map_or_else(|| self.shared.limit(), nanos);
-        if let Some(wait) = self.wait.take() {
-            match wait.left(limit) {
+        if self.wait.is_some() {
+            match self.left(limit) {
                 Some(left) => limit = left,
                 None => return ResponseFuture::refused(refuse(&self.shared.events, Reason::TimedOut)),
             }
