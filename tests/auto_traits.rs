@@ -12,7 +12,7 @@ use buttress::{
         KeyedCircuitBreaker, KeyedCircuitBreakerHandle, KeyedCircuitBreakerLayer, Permit, ResponseFuture,
     },
     deadline::{DeadlineService, Scope, StampDeadline, StampFuture},
-    retry::{self, Backoff, CloneRequest, FlatCost, Retry, RetryHandle, RetryLayer, RetrySettings},
+    retry::{self, CloneRequest, FlatCost, OfSettings, Retry, RetryHandle, RetryLayer, RetrySettings},
     timeout::{self, Timeout, TimeoutHandle, TimeoutLayer},
 };
 use tower::util::BoxCloneService;
@@ -52,7 +52,7 @@ type NotUnpin = PhantomPinned;
 type NotSync = std::cell::Cell<u32>;
 type Default = ErrorsAreTransient;
 type Key = fn(&u32) -> u32;
-type Retries<S> = retry::ResponseFuture<S, u32, Default, CloneRequest, FlatCost, Backoff>;
+type Retries<S> = retry::ResponseFuture<S, u32, Default, CloneRequest, FlatCost, OfSettings>;
 type Ready = tower::util::ServiceFn<fn(u32) -> std::future::Ready<Result<u32, Rejected>>>;
 
 #[test]

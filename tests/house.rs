@@ -56,8 +56,10 @@ const CIRCUIT_BREAKER: [&str; 24] = [
     "keyed",
 ];
 
-const RETRY: [&str; 11] =
-    ["backoff", "cost", "decision", "policy", "resend", "spare", "state", "handle", "future", "service", "layer"];
+const RETRY: [&str; 13] = [
+    "backoff", "delays", "cost", "decision", "recipe", "policy", "resend", "spare", "state", "handle", "future",
+    "service", "layer",
+];
 const TIMEOUT: [&str; 8] = ["policy", "state", "timer", "wait", "future", "handle", "service", "layer"];
 
 fn files(dir: &Path) -> Vec<PathBuf> {

@@ -24,7 +24,7 @@ use crate::{error::ConfigError, random, time::nanos};
 /// let seconds = Backoff::exponential(Duration::from_secs(1)).jitter(Jitter::None).take(4).map(|delay| delay.as_secs());
 /// assert_eq!(seconds.collect::<Vec<_>>(), [1, 2, 4, 8]);
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Backoff {
     growth: Growth,
     /// All lengths are in nanoseconds, 584 years at most.
@@ -56,6 +56,21 @@ enum Growth {
     Linear { first: u64, step: u64 },
     Constant(u64),
     Custom(fn(u32) -> Duration),
+}
+
+impl PartialEq for Growth {
+    /// To the bit: settings that are equal give equal delays.
+    fn eq(&self, other: &Self) -> bool {
+        match (*self, *other) {
+            (Self::Exponential { first: a, factor: x }, Self::Exponential { first: b, factor: y }) => {
+                a == b && x.to_bits() == y.to_bits()
+            }
+            (Self::Linear { first: a, step: x }, Self::Linear { first: b, step: y }) => a == b && x == y,
+            (Self::Constant(a), Self::Constant(b)) => a == b,
+            (Self::Custom(a), Self::Custom(b)) => std::ptr::fn_addr_eq(a, b),
+            _ => false,
+        }
+    }
 }
 
 // ===== impl Backoff =====

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The numbers of the settings, once they are checked.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Plan {
     pub(super) name: &'static str,
     pub(super) attempts: u32,

@@ -4,7 +4,6 @@ use std::{
     fmt,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use pin_project_lite::pin_project;
@@ -12,7 +11,9 @@ use tokio::time::Sleep;
 use tower::Service;
 
 use super::{
+    backoff::Backoff,
     cost::RetryCost,
+    delays::Delays,
     resend::Resend,
     spare::Spare,
     state::{Asks, Course, Rules},
@@ -25,9 +26,10 @@ use crate::{
 pin_project! {
     /// The answer of a [`Retry`](super::Retry).
     #[must_use = "futures do nothing unless polled"]
-    pub struct ResponseFuture<S, Req, C, R, K, B>
+    pub struct ResponseFuture<S, Req, C, R, K, D>
     where
         S: Service<Req>,
+        D: Delays,
     {
         #[pin]
         state: State<S, S::Future, Result<S::Response, S::Error>>,
@@ -35,8 +37,8 @@ pin_project! {
         copy: Option<Req>,
         spare: Spare<S>,
         rules: Rules<C, R, K>,
-        delays: B,
-        course: Course,
+        delays: D,
+        course: Course<D::Iter>,
     }
 }
 
@@ -61,32 +63,32 @@ pin_project! {
     }
 }
 
-impl<S: Service<Req>, Req, C, R, K, B> ResponseFuture<S, Req, C, R, K, B> {
+impl<S: Service<Req>, Req, C, R, K, D: Delays> ResponseFuture<S, Req, C, R, K, D> {
     #[inline]
     pub(super) const fn new(
         inner: S::Future,
         copy: Option<Req>,
         spare: Spare<S>,
         rules: Rules<C, R, K>,
-        delays: B,
-        course: Course,
+        delays: D,
+        course: Course<D::Iter>,
     ) -> Self {
         Self { state: State::Calling { inner }, copy, spare, rules, delays, course }
     }
 }
 
-impl<S, Req, C, R, K, B> Future for ResponseFuture<S, Req, C, R, K, B>
+impl<S, Req, C, R, K, D> Future for ResponseFuture<S, Req, C, R, K, D>
 where
     S: Service<Req> + Clone,
     C: Classify<S::Response, S::Error>,
     R: Resend<Req>,
     K: RetryCost<S::Response, S::Error>,
-    B: Iterator<Item = Duration>,
+    D: Delays,
 {
     type Output = Result<S::Response, S::Error>;
 
     /// The way of a call that does not fail. Each arm owns its part: an answer that met the others in one variable would be moved about.
-    #[inline]
+    #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.as_mut().project();
         // What retries inside, on the same budget, is part of this call and no call of its own.
@@ -114,13 +116,13 @@ where
     }
 }
 
-impl<S, Req, C, R, K, B> ResponseFuture<S, Req, C, R, K, B>
+impl<S, Req, C, R, K, D> ResponseFuture<S, Req, C, R, K, D>
 where
     S: Service<Req> + Clone,
     C: Classify<S::Response, S::Error>,
     R: Resend<Req>,
     K: RetryCost<S::Response, S::Error>,
-    B: Iterator<Item = Duration>,
+    D: Delays,
 {
     /// The way of all others. `ended` is what has become of an attempt, and what that means.
     #[cold]
@@ -136,7 +138,7 @@ where
                 let (rules, copy) = (&*this.rules, &*this.copy);
                 let asks = Asks {
                     can_resend: || copy.as_ref().is_some_and(|copy| rules.resend.can_resend(copy)),
-                    delay: || this.delays.next(),
+                    delays: |backoff: &Backoff| this.delays.begin(backoff),
                     cost: || rules.cost.cost(result.as_ref()),
                 };
                 let Some(sleep) = this.course.end_attempt(outcome, asks) else {
@@ -213,7 +215,7 @@ where
     }
 }
 
-impl<S: Service<Req>, Req, C, R, K, B> fmt::Debug for ResponseFuture<S, Req, C, R, K, B> {
+impl<S: Service<Req>, Req, C, R, K, D: Delays> fmt::Debug for ResponseFuture<S, Req, C, R, K, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }

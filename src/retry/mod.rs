@@ -148,10 +148,12 @@
 mod backoff;
 mod cost;
 mod decision;
+mod delays;
 mod future;
 mod handle;
 mod layer;
 mod policy;
+mod recipe;
 mod resend;
 mod service;
 mod spare;
@@ -160,6 +162,7 @@ mod state;
 pub use self::{
     backoff::{Backoff, Jitter},
     cost::{FlatCost, RetryCost, TimeoutsCostDouble},
+    delays::{Delays, Each, OfSettings},
     future::ResponseFuture,
     handle::RetryHandle,
     layer::RetryLayer,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{backoff::Backoff, decision::Plan};
+use super::{backoff::Backoff, decision::Plan, recipe::Checked};
 use crate::{budget::BudgetSettings, error::ConfigError, time::nanos};
 
 /// How often, after what delays and for how long a call is tried again.
@@ -22,7 +22,7 @@ use crate::{budget::BudgetSettings, error::ConfigError, time::nanos};
 pub struct RetrySettings {
     name: &'static str,
     attempts: u32,
-    pub(super) backoff: Backoff,
+    backoff: Backoff,
     within: Option<Duration>,
     retry_after_cap: Duration,
     retry_rejections: bool,
@@ -104,7 +104,7 @@ impl RetrySettings {
         self
     }
 
-    pub(super) fn check(&self) -> Result<Plan, ConfigError> {
+    pub(super) fn check(self) -> Result<Checked, ConfigError> {
         if self.attempts == 0 {
             return Err(ConfigError::new("attempts", "must be at least 1: the first one counts"));
         }
@@ -112,13 +112,14 @@ impl RetrySettings {
         if self.within == Some(Duration::ZERO) {
             return Err(ConfigError::new("within", "must be longer than zero"));
         }
-        Ok(Plan {
+        let plan = Plan {
             name: self.name,
             attempts: self.attempts,
             retry_rejections: self.retry_rejections,
             within: self.within.map_or(u64::MAX, nanos),
             retry_after_cap: nanos(self.retry_after_cap),
-        })
+        };
+        Ok(Checked { plan, backoff: self.backoff })
     }
 }
 
@@ -141,9 +142,9 @@ mod tests {
             ("within", S::new().within(Duration::ZERO)),
         ];
         for (field, settings) in rows {
-            assert_eq!(settings.check().unwrap_err().field(), field, "{settings:?}");
+            assert_eq!(settings.clone().check().unwrap_err().field(), field, "{settings:?}");
         }
         let extreme = S::new().attempts(u32::MAX).within(Duration::MAX).retry_after_cap(Duration::MAX);
-        assert_eq!(extreme.check().unwrap().within, u64::MAX);
+        assert_eq!(extreme.check().unwrap().plan.within, u64::MAX);
     }
 }

@@ -3,17 +3,16 @@
 use std::{
     fmt,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use tower::{Service, load::Load};
 
 use super::{
-    backoff::Backoff,
     cost::{FlatCost, RetryCost},
-    decision::Plan,
+    delays::{Delays, OfSettings},
     future::ResponseFuture,
     handle::RetryHandle,
+    recipe::Checked,
     resend::{CloneRequest, Resend},
     spare::Spares,
     state::{Course, Rules, Shared},
@@ -25,18 +24,25 @@ use crate::{
 };
 
 /// See the [module docs](crate::retry).
-pub struct Retry<S, C = ErrorsAreTransient, R = CloneRequest, K = FlatCost, B = Backoff> {
+pub struct Retry<S, C = ErrorsAreTransient, R = CloneRequest, K = FlatCost, D = OfSettings> {
     inner: S,
     spares: Spares<S>,
     rules: Rules<C, R, K>,
-    delays: B,
-    plan: Plan,
+    delays: D,
     shared: Home<Shared>,
+    /// Beside what is shared, because each step on the way there costs.
+    known: Option<&'static Checked>,
 }
 
-impl<S, C, R, K, B> Retry<S, C, R, K, B> {
-    pub(super) fn new(inner: S, rules: Rules<C, R, K>, delays: B, plan: Plan, shared: Home<Shared>) -> Self {
-        Self { inner, spares: Spares::new(), rules, delays, plan, shared }
+impl<S, C, R, K, D> Retry<S, C, R, K, D> {
+    pub(super) fn new(inner: S, rules: Rules<C, R, K>, delays: D, shared: Home<Shared>) -> Self {
+        let known = shared.known;
+        Self { inner, spares: Spares::new(), rules, delays, shared, known }
+    }
+
+    #[inline]
+    fn may_retry(&self) -> bool {
+        self.known.is_none_or(|checked| checked.plan.attempts > 1)
     }
 
     /// The handle of what all clones share.
@@ -62,7 +68,7 @@ impl<S, C, R, K, B> Retry<S, C, R, K, B> {
     }
 }
 
-impl<S: Load, C, R, K, B> Load for Retry<S, C, R, K, B> {
+impl<S: Load, C, R, K, D> Load for Retry<S, C, R, K, D> {
     type Metric = S::Metric;
 
     fn load(&self) -> S::Metric {
@@ -70,17 +76,17 @@ impl<S: Load, C, R, K, B> Load for Retry<S, C, R, K, B> {
     }
 }
 
-impl<S, C, R, K, B, Req> Service<Req> for Retry<S, C, R, K, B>
+impl<S, C, R, K, D, Req> Service<Req> for Retry<S, C, R, K, D>
 where
     S: Service<Req> + Clone,
     C: Classify<S::Response, S::Error> + Clone,
     R: Resend<Req> + Clone,
     K: RetryCost<S::Response, S::Error> + Clone,
-    B: Iterator<Item = Duration> + Clone,
+    D: Delays + Clone,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = ResponseFuture<S, Req, C, R, K, B>;
+    type Future = ResponseFuture<S, Req, C, R, K, D>;
 
     /// The readiness of the first attempt, which goes to the very service that is asked here. Each further one has its own.
     #[inline]
@@ -88,9 +94,9 @@ where
         self.inner.poll_ready(cx)
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
-        let copy = if self.plan.attempts > 1 { self.rules.resend.copy(&request) } else { None };
+        let copy = if self.may_retry() { self.rules.resend.copy(&request) } else { None };
         let spare = self.spares.take(&self.inner);
         let budget = self.shared.budget.as_ref().map(|budget| {
             let address = budget.address();
@@ -102,12 +108,12 @@ where
         let entered = budget.map(|budget| budget::enter(budget.id()));
         let inner = self.inner.call(request);
         drop(entered);
-        let course = Course::new(self.plan, Shared::link(&self.shared), budget);
+        let course = Course::new(self.known, Shared::link(&self.shared), budget);
         ResponseFuture::new(inner, copy, spare, self.rules.clone(), self.delays.clone(), course)
     }
 }
 
-impl<S: Clone, C: Clone, R: Clone, K: Clone, B: Clone> Clone for Retry<S, C, R, K, B> {
+impl<S: Clone, C: Clone, R: Clone, K: Clone, D: Clone> Clone for Retry<S, C, R, K, D> {
     /// Shares the budget and the listeners. Readiness stays with the original.
     fn clone(&self) -> Self {
         Self {
@@ -115,18 +121,14 @@ impl<S: Clone, C: Clone, R: Clone, K: Clone, B: Clone> Clone for Retry<S, C, R, 
             spares: self.spares.clone(),
             rules: self.rules.clone(),
             delays: self.delays.clone(),
-            plan: self.plan,
             shared: self.shared.clone(),
+            known: self.known,
         }
     }
 }
 
-impl<S: fmt::Debug, C, R, K, B> fmt::Debug for Retry<S, C, R, K, B> {
+impl<S: fmt::Debug, C, R, K, D> fmt::Debug for Retry<S, C, R, K, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Retry")
-            .field("inner", &self.inner)
-            .field("plan", &self.plan)
-            .field("shared", &self.shared)
-            .finish_non_exhaustive()
+        f.debug_struct("Retry").field("inner", &self.inner).field("shared", &self.shared).finish_non_exhaustive()
     }
 }

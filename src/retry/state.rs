@@ -4,7 +4,7 @@ use std::{pin::Pin, sync::Arc, task::Poll, time::Duration};
 
 use tokio::time::Sleep;
 
-use super::decision::Plan;
+use super::{backoff::Backoff, decision::Plan, recipe::Checked};
 use crate::{
     address::{Home, Link},
     budget::{Budget, BudgetAddress, Cost, Withdrawal},
@@ -18,17 +18,20 @@ use crate::{
 pub(super) struct Shared {
     pub(super) events: Arc<Events>,
     pub(super) budget: Option<Budget>,
+    pub(super) checked: Checked,
+    pub(super) known: Option<&'static Checked>,
 }
 
 impl Shared {
-    pub(super) fn new(name: &'static str, budget: Option<Budget>) -> Self {
-        Self { events: Arc::new(Events::named(Pattern::Retry, name)), budget }
+    pub(super) fn new(checked: Checked, events: Arc<Events>, budget: Option<Budget>) -> Self {
+        let known = checked.known();
+        Self { events, budget, checked, known }
     }
 
     /// What a call takes along.
     #[inline]
     pub(super) fn link(home: &Home<Self>) -> Link<Self> {
-        home.link(home.events.has_listeners())
+        home.link(home.known.is_none() || home.events.has_listeners())
     }
 }
 
@@ -41,17 +44,19 @@ pub(super) struct Rules<C, R, K> {
 }
 
 /// A call's time and its attempts.
-pub(super) struct Course {
-    plan: Plan,
+pub(super) struct Course<I> {
+    /// `None` when they are in what is shared, which is kept then.
+    settings: Option<&'static Checked>,
     shared: Link<Shared>,
     budget: Option<BudgetAddress>,
     /// When the call was first pending, or first failed; `NEVER` before that.
     began: Instant,
     /// Boxed, because most calls never fail.
-    failed: Option<Box<Failed>>,
+    failed: Option<Box<Failed<I>>>,
 }
 
-struct Failed {
+struct Failed<I> {
+    delays: I,
     attempts: u32,
     /// How the last attempt ended.
     outcome: Outcome,
@@ -62,8 +67,8 @@ struct Failed {
 }
 
 /// A further attempt.
-pub(super) struct Next {
-    pub(super) sleep: Pin<Box<Sleep>>,
+struct Next {
+    sleep: Pin<Box<Sleep>>,
     delay: Duration,
     end: (Instant, GaveUp),
     withdrawal: Option<Withdrawal>,
@@ -72,14 +77,19 @@ pub(super) struct Next {
 /// What the budget and the request have to say about another attempt. Asked in this order, and only when it comes to that.
 pub(super) struct Asks<D, R, K> {
     pub(super) can_resend: R,
-    pub(super) delay: D,
+    /// Only the first time.
+    pub(super) delays: D,
     pub(super) cost: K,
 }
 
-impl Course {
+impl<I: Iterator<Item = Duration>> Course<I> {
     #[inline]
-    pub(super) const fn new(plan: Plan, shared: Link<Shared>, budget: Option<BudgetAddress>) -> Self {
-        Self { plan, shared, budget, began: Instant::NEVER, failed: None }
+    pub(super) const fn new(
+        settings: Option<&'static Checked>,
+        shared: Link<Shared>,
+        budget: Option<BudgetAddress>,
+    ) -> Self {
+        Self { settings, shared, budget, began: Instant::NEVER, failed: None }
     }
 
     /// The budget's number, for what retries inside on the same one.
@@ -88,9 +98,29 @@ impl Course {
         self.budget.map(BudgetAddress::id)
     }
 
+    /// Whether there may be a total time.
     #[inline]
     pub(super) const fn has_limit(&self) -> bool {
-        self.plan.within != u64::MAX
+        match self.settings {
+            Some(settings) => settings.plan.within != u64::MAX,
+            None => true,
+        }
+    }
+
+    /// Looks at the settings, wherever they are.
+    fn settings<T>(&self, look: impl FnOnce(&Checked) -> T) -> T {
+        match (self.settings, self.shared.find()) {
+            (Some(settings), _) => look(settings),
+            (None, Some(shared)) => look(&shared.checked),
+            (None, None) => unreachable!("a call keeps what is shared if it has no settings of its own"),
+        }
+    }
+
+    fn plan(&self) -> Plan {
+        match self.settings {
+            Some(settings) => settings.plan,
+            None => self.settings(|settings| settings.plan),
+        }
     }
 
     /// Polls with the total time, if there is one, as the deadline.
@@ -101,7 +131,7 @@ impl Course {
         if self.began != Instant::NEVER {
             return Span::until(self.ends()).poll(poll);
         }
-        let polled = Span::within_nanos(self.plan.within).poll(poll);
+        let polled = Span::within_nanos(self.plan().within).poll(poll);
         if polled.is_pending() {
             self.began = deadline::last_reading();
         }
@@ -110,7 +140,7 @@ impl Course {
 
     /// The end of the total time, once it has begun.
     fn ends(&self) -> Instant {
-        self.began.saturating_add(Duration::from_nanos(self.plan.within))
+        self.began.saturating_add(Duration::from_nanos(self.plan().within))
     }
 
     /// Whether the call has never failed.
@@ -128,7 +158,7 @@ impl Course {
 
     /// Whether there may be an attempt after the next one.
     pub(super) fn goes_on(&self) -> bool {
-        self.attempts() + 1 < self.plan.attempts
+        self.attempts() + 1 < self.plan().attempts
     }
 
     /// The number of the attempt that is being prepared.
@@ -156,18 +186,20 @@ impl Course {
     pub(super) fn end_attempt(
         &mut self,
         outcome: Outcome,
-        asks: Asks<impl FnOnce() -> Option<Duration>, impl FnOnce() -> bool, impl FnOnce() -> Cost>,
+        asks: Asks<impl FnOnce(&Backoff) -> I, impl FnOnce() -> bool, impl FnOnce() -> Cost>,
     ) -> Option<Pin<Box<Sleep>>> {
         let mut now = Now::when_asked();
-        let decided = match self.plan.wants(outcome) {
+        let decided = match self.plan().wants(outcome) {
             None => Err(None),
-            Some(_) if self.plan.attempts == 1 => Err(None),
+            Some(_) if self.plan().attempts == 1 => Err(None),
             Some(wait) => self.decide(wait, asks, &mut now).map_err(Some),
         };
         let attempt = self.attempts();
         match decided {
             Ok(Next { sleep, delay, end, withdrawal }) => {
-                self.failed = Some(Box::new(Failed { attempts: attempt, outcome, end, withdrawal }));
+                if let Some(failed) = &mut self.failed {
+                    (failed.outcome, failed.end, failed.withdrawal) = (outcome, end, withdrawal);
+                }
                 self.tell(EventKind::Retry { attempt, outcome, delay });
                 Some(sleep)
             }
@@ -183,17 +215,24 @@ impl Course {
     fn decide(
         &mut self,
         wait: Duration,
-        asks: Asks<impl FnOnce() -> Option<Duration>, impl FnOnce() -> bool, impl FnOnce() -> Cost>,
+        asks: Asks<impl FnOnce(&Backoff) -> I, impl FnOnce() -> bool, impl FnOnce() -> Cost>,
         now: &mut Now,
     ) -> Result<Next, GaveUp> {
-        if self.attempts() >= self.plan.attempts {
+        if self.attempts() >= self.plan().attempts {
             return Err(GaveUp::Attempts);
         }
         if !(asks.can_resend)() {
             return Err(GaveUp::Request);
         }
         // On top of what the failure asked for, so that those who were told the same do not come back together.
-        let delay = wait.saturating_add((asks.delay)().ok_or(GaveUp::Delays)?);
+        if self.failed.is_none() {
+            let (delays, end) =
+                (self.settings(|settings| (asks.delays)(&settings.backoff)), (Instant::NEVER, GaveUp::Within));
+            let failed = Failed { delays, attempts: 1, outcome: Outcome::TRANSIENT, end, withdrawal: None };
+            self.failed = Some(Box::new(failed));
+        }
+        let delay = self.failed.as_mut().and_then(|failed| failed.delays.next());
+        let delay = wait.saturating_add(delay.ok_or(GaveUp::Delays)?);
         // A timer of nothing is over when it is first polled. Whoever retries at once lets others have a turn in between.
         let delay = delay.max(Duration::from_nanos(1));
         if self.began == Instant::NEVER {
@@ -248,7 +287,7 @@ impl Course {
         match self.shared.find() {
             Some(shared) => shared.events.emit(|| event),
             // A call that outlives its layer, its services and its handles, and had no listeners, has recorders left to tell.
-            None => Events::named(Pattern::Retry, self.plan.name).emit(|| event),
+            None => Events::named(Pattern::Retry, self.plan().name).emit(|| event),
         }
     }
 }
