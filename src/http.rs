@@ -77,15 +77,15 @@
 //! The body of a request is read while it is sent, so the retry's copy of the request would have none. [`ReplayLayer`]
 //! wraps it into a [`ReplayBody`], whose copies share what one of them has read:
 //!
-//! * An attempt streams: nothing waits for the whole body. What passes is kept, up to the limit, and trailers with it;
-//!   the data of a frame is shared and not copied where it is [`Bytes`](bytes::Bytes).
-//! * When the attempt is dropped, or has read everything, the next one plays what was kept and goes on with the rest.
+//! * An attempt streams: nothing waits for the whole body. What passes is copied, up to the limit, and the next attempt
+//!   gets the copy as one frame or a few. The names and values of trailers count, too.
+//! * When the next attempt reads, it plays what was kept and goes on with the rest.
 //! * Past the limit, what was kept is thrown away and the attempt goes on. There is no other: [`Idempotent`] says so to
 //!   the retry. A body that says beforehand that it is longer is never kept.
 //! * Nothing is kept of a request that nobody copied, nor during the last attempt.
-//! * One attempt reads at a time. A second one gets [`ReplayError::Busy`]: this is for a retry and not for a hedge. A
-//!   server may also answer before it has read everything, and the client's connection may hold on to the body for a
-//!   moment longer: the retry waits at least for one tick of tokio's timer, a millisecond.
+//! * One attempt reads at a time, and the later one wins. A server may answer before it has read everything, and the
+//!   client's connection goes on sending: that ends with [`ReplayError::Superseded`] when the next attempt begins to
+//!   read. So this is for a retry and not for a hedge, which has two attempts at once.
 //!
 //! # Errors
 //!
@@ -105,11 +105,12 @@
 //!
 //! # Cancel safety
 //!
-//! A dropped attempt gives the body back, wherever it was.
+//! The body is in an attempt's hands only during a poll, so an attempt can be dropped anywhere.
 
 mod digits;
 mod grpc_timeout;
 mod idempotent;
+mod place;
 mod reading;
 mod replay;
 mod replay_body;

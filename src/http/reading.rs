@@ -1,151 +1,186 @@
 //! Reading a tape.
 
 use std::{
+    mem,
+    ops::Range,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
+    place::{Place, Take},
     replay_error::ReplayError,
-    tape::{Kept, Shared, Tape, plus},
+    tape::{Tape, minus},
 };
+use crate::error::BoxError;
 
-/// A tape that somebody reads.
-pub(super) struct Reading<B> {
-    tape: Tape<B>,
-    /// The first of `kept` that has not been played.
-    next: usize,
-    /// Of data, in `kept` from `next`.
-    unplayed: u64,
-    /// Whether the tape goes back.
-    keeps: bool,
-    /// The body is being polled; it has panicked if this is still so afterwards.
-    polling: bool,
+pub(super) enum Reader<B> {
+    Unread {
+        original: bool,
+    },
+    Reading(Reading),
+    /// What nobody else can have any more: all that was kept has been played.
+    Alone(B),
+    Done,
 }
 
-pub(super) enum Step<E> {
-    Frame(Frame<Bytes>),
-    End,
-    Error(E),
+/// An attempt that has begun and is not over.
+pub(super) struct Reading {
+    pub(super) number: u64,
+    /// Of the frames that were kept before it had the tape.
+    unplayed: Option<Range<usize>>,
+    /// Of data.
+    got: u64,
+    /// Of what it has not got yet.
+    pub(super) left: SizeHint,
 }
 
-impl<B> Reading<B> {
-    pub(super) const fn new(tape: Tape<B>) -> Self {
-        Self { next: 0, unplayed: tape.bytes, keeps: true, polling: false, tape }
-    }
+/// The length of one poll.
+struct Turn<'a, B> {
+    place: &'a Place<B>,
+    /// Done, until the turn is over.
+    reader: &'a mut Reader<B>,
+    /// Still here when it is dropped: the body has panicked.
+    held: Option<(Reading, Tape<B>)>,
+}
 
-    pub(super) const fn without_keeping(tape: Tape<B>) -> Self {
-        Self { next: 0, unplayed: tape.bytes, keeps: false, polling: false, tape }
-    }
+type Polled = Option<Result<Frame<Bytes>, BoxError>>;
 
-    /// Ends this attempt.
-    pub(super) fn give_back(self, shared: &Shared<B>) {
-        if !self.keeps {
-            return;
+impl<B: Body<Error: Into<BoxError>> + Unpin> Reader<B> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, place: &Place<B>, copied: bool) -> Poll<Polled> {
+        if let Self::Unread { original } = *self {
+            match place.begin(original) {
+                Ok((number, left)) => *self = Self::Reading(Reading { number, unplayed: None, got: 0, left }),
+                Err(why) => return self.fail(why),
+            }
         }
-        if self.polling {
-            shared.lose(ReplayError::Failed);
+        match self {
+            Self::Reading(reading) => {
+                let tape = loop {
+                    match place.take(reading.number) {
+                        Take::Tape(tape) => break tape,
+                        Take::Wait if place.wait(reading.number, cx.waker().clone()) => return Poll::Pending,
+                        Take::Wait => {}
+                        Take::Error(why) => return self.fail(why),
+                    }
+                };
+                if let Self::Reading(reading) = mem::replace(self, Self::Done) {
+                    return Turn { place, reader: self, held: Some((reading, tape)) }.poll(cx, copied);
+                }
+                Poll::Ready(None)
+            }
+            Self::Alone(body) => {
+                let polled = ready!(pull(body, cx));
+                if !matches!(polled, Some(Ok(_))) {
+                    *self = Self::Done;
+                }
+                Poll::Ready(polled)
+            }
+            Self::Unread { .. } | Self::Done => Poll::Ready(None),
+        }
+    }
+
+    fn fail(&mut self, why: ReplayError) -> Poll<Polled> {
+        *self = Self::Done;
+        Poll::Ready(Some(Err(why.into())))
+    }
+}
+
+impl<B: Body<Error: Into<BoxError>> + Unpin> Turn<'_, B> {
+    fn poll(mut self, cx: &mut Context<'_>, copied: bool) -> Poll<Polled> {
+        let (reading, tape) = self.held.as_mut().expect("it is held until the turn is over");
+        if let Some(index) = reading.unplayed.get_or_insert_with(|| 0..tape.seal()).next() {
+            let frame = tape.play(index);
+            reading.got += length(&frame);
+            self.put_back(None);
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        let Some(rest) = &mut tape.rest else {
+            self.put_back(None);
+            return Poll::Ready(None);
+        };
+        let Poll::Ready(polled) = pull(rest, cx) else {
+            if self.put_back(Some(cx.waker().clone())) {
+                return Poll::Pending;
+            }
+            // Nobody would wake this one any more.
+            return self.reader.fail(ReplayError::Superseded);
+        };
+        match &polled {
+            Some(Ok(frame)) => {
+                reading.got += length(frame);
+                let mut hint = rest.size_hint();
+                if rest.is_end_stream() {
+                    tape.rest = None;
+                    hint = SizeHint::with_exact(0);
+                }
+                // Without a copy nobody asks for it again.
+                let kept = if copied { tape.keep(frame, &hint, self.place.limit) } else { Err(ReplayError::NotKept) };
+                match kept {
+                    Err(ReplayError::TooLong) if !self.place.lose_if_latest(reading.number, ReplayError::TooLong) => {
+                        // The one that waits for the tape has had nothing yet.
+                        tape.keep_all_the_same(frame, &hint);
+                        self.put_back(None);
+                    }
+                    Err(why) => self.lose(why),
+                    Ok(()) => drop(self.put_back(None)),
+                }
+            }
+            Some(Err(_)) => {
+                tape.rest = None;
+                self.lose(ReplayError::Failed);
+            }
+            None => {
+                tape.end();
+                self.put_back(None);
+            }
+        }
+        Poll::Ready(polled)
+    }
+}
+
+impl<B> Turn<'_, B> {
+    /// Whether this attempt is still the latest.
+    fn put_back(&mut self, waker: Option<Waker>) -> bool {
+        let Some((mut reading, tape)) = self.held.take() else { return true };
+        let is_over = tape.rest.is_none() && reading.unplayed.as_ref().is_none_or(Range::is_empty);
+        let number = reading.number;
+        reading.left = minus(&tape.size_hint(), reading.got);
+        let is_latest = self.place.put_back(number, tape, waker);
+        if is_over {
+            // Not only when it is dropped: a connection may hold on to a body that it has sent.
+            self.place.leave(number);
         } else {
-            shared.give_back(self.tape);
+            *self.reader = Reader::Reading(reading);
         }
+        is_latest
     }
 
-    /// The next frame of what is kept.
-    pub(super) fn play(&mut self) -> Option<Frame<Bytes>> {
-        let kept = self.tape.kept.get(self.next)?.clone();
-        self.next += 1;
-        Some(match kept {
-            Kept::Data(data) => {
-                self.unplayed -= data.len() as u64;
-                Frame::data(data)
-            }
-            Kept::Trailers(trailers) => Frame::trailers(*trailers),
-        })
-    }
-
-    pub(super) fn is_over(&self) -> bool {
-        self.next == self.tape.kept.len() && self.tape.rest.is_none()
+    fn lose(&mut self, why: ReplayError) {
+        if let Some((reading, tape)) = self.held.take() {
+            self.place.lose(reading.number, why);
+            *self.reader = tape.rest.map_or(Reader::Done, Reader::Alone);
+        }
     }
 }
 
-impl<B: Body + Unpin> Reading<B> {
-    /// The next frame of the rest. It is kept if there is a copy to be played to.
-    pub(super) fn poll_rest(&mut self, cx: &mut Context<'_>, shared: &Shared<B>, copied: bool) -> Poll<Step<B::Error>> {
-        if self.polling {
-            self.lose(ReplayError::Failed, shared);
-        }
-        let Some(rest) = &mut self.tape.rest else { return Poll::Ready(Step::End) };
-        self.polling = true;
-        let Poll::Ready(polled) = Pin::new(&mut *rest).poll_frame(cx) else {
-            self.polling = false;
-            return Poll::Pending;
-        };
-        let step = match polled {
-            Some(Ok(frame)) => Step::Frame(frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))),
-            Some(Err(error)) => Step::Error(error),
-            None => Step::End,
-        };
-        let mut hint = rest.size_hint();
-        if !matches!(step, Step::Frame(_)) || rest.is_end_stream() {
-            self.tape.rest = None;
-            hint = SizeHint::with_exact(0);
-        }
-        match &step {
-            Step::Frame(frame) if self.keeps => self.keep(frame, &hint, shared, copied),
-            Step::Frame(_) => {}
-            Step::End => self.tape.hint = SizeHint::with_exact(self.tape.bytes),
-            Step::Error(_) => self.lose(ReplayError::Failed, shared),
-        }
-        self.polling = false;
-        Poll::Ready(step)
+impl<B> Drop for Turn<'_, B> {
+    fn drop(&mut self) {
+        self.lose(ReplayError::Failed);
     }
+}
 
-    fn keep(&mut self, frame: &Frame<Bytes>, rest: &SizeHint, shared: &Shared<B>, copied: bool) {
-        let bytes = self.tape.bytes + frame.data_ref().map_or(0, Bytes::len) as u64;
-        let whole = plus(bytes, rest);
-        let kept = match (frame.data_ref(), frame.trailers_ref()) {
-            // Without a copy nobody asks for it again.
-            _ if !copied => Err(ReplayError::NotKept),
-            _ if whole.lower() > shared.limit => Err(ReplayError::TooLong),
-            // Any number of empty frames is within the limit.
-            (Some(data), _) if data.is_empty() => Ok(None),
-            (Some(data), _) => Ok(Some(Kept::Data(data.clone()))),
-            (_, Some(trailers)) => Ok(Some(Kept::Trailers(Box::new(trailers.clone())))),
-            // A kind of frame that does not exist yet.
-            (None, None) => Err(ReplayError::NotKept),
-        };
-        match kept {
-            Ok(kept) => {
-                self.tape.kept.extend(kept);
-                self.tape.bytes = bytes;
-                self.tape.hint = whole;
-                // This attempt has it already.
-                self.next = self.tape.kept.len();
-            }
-            Err(why) => self.lose(why, shared),
-        }
-    }
+fn length(frame: &Frame<Bytes>) -> u64 {
+    frame.data_ref().map_or(0, |data| data.len() as u64)
+}
 
-    /// Everything that was kept has been played.
-    fn lose(&mut self, why: ReplayError, shared: &Shared<B>) {
-        if self.keeps {
-            shared.lose(why);
-        }
-        self.keeps = false;
-        self.tape.kept = Vec::new();
-        self.next = 0;
-    }
-
-    pub(super) fn is_end_stream(&self) -> bool {
-        self.next == self.tape.kept.len() && self.tape.rest.as_ref().is_none_or(B::is_end_stream)
-    }
-
-    /// Of what this attempt has not got yet.
-    pub(super) fn size_hint(&self) -> SizeHint {
-        let rest = self.tape.rest.as_ref().map_or_else(|| SizeHint::with_exact(0), B::size_hint);
-        plus(self.unplayed, &rest)
-    }
+fn pull<B: Body<Error: Into<BoxError>> + Unpin>(body: &mut B, cx: &mut Context<'_>) -> Poll<Polled> {
+    let polled = ready!(Pin::new(body).poll_frame(cx));
+    Poll::Ready(polled.map(|frame| match frame {
+        Ok(frame) => Ok(frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))),
+        Err(error) => Err(error.into()),
+    }))
 }

@@ -1,20 +1,21 @@
 //! A body that can be sent once more.
 
 use std::{
-    fmt, mem,
+    fmt,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
-    reading::{Reading, Step},
+    place::Place,
+    reading::Reader,
     replay_error::ReplayError,
     replayable::Replayable,
-    tape::{Shared, Tape},
+    tape::{Tape, plus},
 };
 use crate::error::BoxError;
 
@@ -23,33 +24,29 @@ use crate::error::BoxError;
 /// A copy yields the whole body from its beginning, however much this one has been read. Copy before the first poll:
 /// what is read while there is no copy is not kept.
 ///
+/// Only one of them reads: the one that was the last to begin, and the others yield [`ReplayError::Superseded`] from
+/// then on. The original does not take over from a copy that still reads: send it first.
+///
 /// A body that is not `Unpin` goes in as `Box::pin(body)`.
 pub struct ReplayBody<B> {
     /// `None` for a body that was over before it began, which costs nothing.
-    shared: Option<Arc<Shared<B>>>,
+    place: Option<Arc<Place<B>>>,
     reader: Reader<B>,
 }
 
-enum Reader<B> {
-    Unread,
-    Reading(Reading<B>),
-    Done,
-}
-
 impl<B: Body> ReplayBody<B> {
-    /// Keeps at most `limit` bytes of this body.
+    /// Keeps at most `limit` bytes of this body, data and trailers.
     pub fn new(body: B, limit: usize) -> Self {
         if body.is_end_stream() {
-            return Self { shared: None, reader: Reader::Done };
+            return Self { place: None, reader: Reader::Done };
         }
         let hint = body.size_hint();
-        let (shared, reader) = if hint.lower() > limit as u64 {
-            let reading = Reading::without_keeping(Tape::new(body, hint));
-            (Shared::lost(limit, ReplayError::TooLong), Reader::Reading(reading))
+        let (place, reader) = if hint.lower() > limit as u64 {
+            (Place::lost(limit, ReplayError::TooLong), Reader::Alone(body))
         } else {
-            (Shared::new(limit, Tape::new(body, hint)), Reader::Unread)
+            (Place::new(limit, Tape::new(body, hint)), Reader::Unread { original: true })
         };
-        Self { shared: Some(Arc::new(shared)), reader }
+        Self { place: Some(Arc::new(place)), reader }
     }
 }
 
@@ -62,62 +59,36 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        let Some(shared) = &this.shared else { return Poll::Ready(None) };
-        if matches!(this.reader, Reader::Unread) {
-            match shared.take() {
-                Ok(tape) => this.reader = Reader::Reading(Reading::new(tape)),
-                Err(error) => {
-                    this.reader = Reader::Done;
-                    return Poll::Ready(Some(Err(error.into())));
-                }
-            }
-        }
-        let Reader::Reading(reading) = &mut this.reader else { return Poll::Ready(None) };
-        let frame = match reading.play() {
-            Some(frame) => Some(Ok(frame)),
-            // This body is borrowed, so no copy of a last one can be made meanwhile.
-            None => match ready!(reading.poll_rest(cx, shared, Arc::strong_count(shared) > 1)) {
-                Step::Frame(frame) => Some(Ok(frame)),
-                Step::Error(error) => Some(Err(error.into())),
-                Step::End => None,
-            },
-        };
-        if reading.is_over() {
-            // Not only when it is dropped: a connection may hold on to a body that it has sent.
-            this.give_back();
-        }
-        Poll::Ready(frame)
+        let Some(place) = &this.place else { return Poll::Ready(None) };
+        // This body is borrowed, so no copy of a last one can be made meanwhile.
+        this.reader.poll(cx, place, Arc::strong_count(place) > 1)
     }
 
     fn is_end_stream(&self) -> bool {
-        match (&self.shared, &self.reader) {
+        match (&self.place, &self.reader) {
             (None, _) | (_, Reader::Done) => true,
-            (Some(shared), Reader::Unread) => shared.is_empty(),
-            (_, Reader::Reading(reading)) => reading.is_end_stream(),
+            (Some(place), Reader::Unread { .. }) => place.is_empty(),
+            // It is done once it is over.
+            (_, Reader::Reading(_)) => false,
+            (_, Reader::Alone(body)) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match (&self.shared, &self.reader) {
+        match (&self.place, &self.reader) {
             (None, _) | (_, Reader::Done) => SizeHint::with_exact(0),
-            (Some(shared), Reader::Unread) => shared.size_hint(),
-            (_, Reader::Reading(reading)) => reading.size_hint(),
-        }
-    }
-}
-
-impl<B> ReplayBody<B> {
-    fn give_back(&mut self) {
-        let reader = mem::replace(&mut self.reader, Reader::Done);
-        if let (Some(shared), Reader::Reading(reading)) = (&self.shared, reader) {
-            reading.give_back(shared);
+            (Some(place), Reader::Unread { .. }) => place.size_hint(),
+            (_, Reader::Reading(reading)) => plus(0, &reading.left),
+            (_, Reader::Alone(body)) => body.size_hint(),
         }
     }
 }
 
 impl<B> Drop for ReplayBody<B> {
     fn drop(&mut self) {
-        self.give_back();
+        if let (Some(place), Reader::Reading(reading)) = (&self.place, &self.reader) {
+            place.leave(reading.number);
+        }
     }
 }
 
@@ -125,8 +96,8 @@ impl<B> Clone for ReplayBody<B> {
     /// A copy that has not been read. If there is nothing to be replayed any more, it yields the [`ReplayError`] that
     /// says why.
     fn clone(&self) -> Self {
-        let reader = if self.shared.is_some() { Reader::Unread } else { Reader::Done };
-        Self { shared: self.shared.clone(), reader }
+        let reader = if self.place.is_some() { Reader::Unread { original: false } } else { Reader::Done };
+        Self { place: self.place.clone(), reader }
     }
 }
 
@@ -135,9 +106,9 @@ impl<B> Replayable for ReplayBody<B> {
         self.can_replay().then(|| self.clone())
     }
 
-    /// Whether nothing of the body is lost. One that another attempt still holds is not.
+    /// Whether nothing of the body is lost. One that another attempt reads is not.
     fn can_replay(&self) -> bool {
-        self.shared.as_ref().is_none_or(|shared| !shared.is_lost())
+        self.place.as_ref().is_none_or(|place| !place.is_lost())
     }
 }
 

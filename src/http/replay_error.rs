@@ -5,10 +5,10 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplayError {
-    /// Another attempt still holds it. It may be over before the next one begins.
-    #[error("another attempt is still reading the request body")]
-    Busy,
-    /// It was longer than the limit.
+    /// A later attempt has begun to read it, so nobody waits for the answer to this one.
+    #[error("a later attempt has taken over the request body")]
+    Superseded,
+    /// It was longer than the limit, its trailers included.
     #[error("the request body was too long to be kept")]
     TooLong,
     /// It was read while there was no copy.

@@ -9,3 +9,6 @@ mod support;
 mod body;
 mod over_a_wire;
 mod replay;
+mod replay_memory;
+mod server_side;
+mod take_over;

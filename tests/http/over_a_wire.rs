@@ -122,6 +122,43 @@ async fn a_body_over_the_limit_is_delivered_once_and_not_sent_again() {
     }
 }
 
+/// The client's connection goes on sending the first attempt, for the server goes on reading it.
+#[tokio::test]
+async fn a_server_that_answers_early_and_reads_on_does_not_disturb_the_second_attempt() {
+    for _ in 0..20 {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&calls);
+        let (over, mut is_over) = tokio::sync::mpsc::unbounded_channel();
+        let early = async move |request: Request| {
+            let mut body = request.into_body();
+            if counted.fetch_add(1, Ordering::SeqCst) > 0 {
+                return body.collect().await.unwrap().to_bytes().into_response();
+            }
+            body.frame().await.unwrap().unwrap();
+            let over = over.clone();
+            tokio::spawn(async move {
+                while let Some(Ok(_)) = body.frame().await {
+                    tokio::time::sleep(MS).await;
+                }
+                over.send(()).unwrap();
+            });
+            (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "0")]).into_response()
+        };
+        let server = Server::serve(axum::Router::new().fallback(early), calls).await;
+        let slow = stream::unfold(0, async |index| {
+            tokio::time::sleep(MS).await;
+            let frame = http_body::Frame::data(content(31_000).slice(index * 1000..).slice(..1000));
+            (index < 30).then_some((Ok::<_, buttress::BoxError>(frame), index + 1))
+        });
+        let body = Body::new(StreamBody::new(Box::pin(slow)));
+        let (status, echoed) = send(server.request(Method::PUT, body)).await.unwrap();
+        assert_eq!((status, server.calls()), (StatusCode::OK, 2));
+        assert_eq!(echoed, content(30_000));
+        let over = tokio::time::timeout(Duration::from_secs(10), is_over.recv()).await;
+        assert!(over.is_ok(), "the first connection hangs");
+    }
+}
+
 /// hyper_pool_retries_post, rate_limit_redis_251: nothing is executed twice that may not be.
 #[tokio::test]
 async fn only_idempotent_requests_are_sent_again() {
