@@ -6,7 +6,7 @@
 //! Who has listeners of its own is kept for the call all the same: an event that nobody hears because a service was used once and dropped would
 //! be a riddle.
 //!
-//! A [lasting](Home::lasting) value is plain data that a call is to find even when it is the last that knows of it, as after a shutdown with calls
+//! A [lasting](Resident::lasts) value is plain data that a call is to find even when it is the last that knows of it, as after a shutdown with calls
 //! under way: it stays in its place until that is let to another.
 //!
 //! Places are never freed but let again, under another number, so an old address finds nobody. There are some 64 bytes for each home that there
@@ -25,7 +25,13 @@ use std::{
 use crate::shared::Shared;
 
 /// Keeps a value and its address. Clones share both, and the last one takes them along.
-pub(crate) struct Home<T: Send + Sync + 'static>(Shared<House<T>>);
+pub(crate) struct Home<T: Resident>(Shared<House<T>>);
+
+/// What lives in a home.
+pub(crate) trait Resident: Send + Sync + 'static {
+    /// Whether it stays for a while when all its homes are gone. It must not if anybody waits for its going.
+    fn lasts(&self) -> bool;
+}
 
 /// Where a value is to be found, if it is still there.
 pub(crate) struct Address<T> {
@@ -35,15 +41,14 @@ pub(crate) struct Address<T> {
 }
 
 /// What a call has of what its layer shares.
-pub(crate) enum Link<T: Send + Sync + 'static> {
+pub(crate) enum Link<T: Resident> {
     Address(Address<T>),
     Kept(Home<T>),
 }
 
-struct House<T: Send + Sync + 'static> {
+struct House<T: Resident> {
     value: Arc<T>,
     address: Address<T>,
-    lasting: bool,
 }
 
 struct Place(Mutex<Tenant>);
@@ -69,17 +74,8 @@ const SPARE: usize = 64;
 
 // ===== impl Home =====
 
-impl<T: Send + Sync + 'static> Home<T> {
+impl<T: Resident> Home<T> {
     pub(crate) fn new(value: T) -> Self {
-        Self::build(value, false)
-    }
-
-    /// The value stays for a while when all homes are gone. It must not be one whose going anybody waits for.
-    pub(crate) fn lasting(value: T) -> Self {
-        Self::build(value, true)
-    }
-
-    fn build(value: T, lasting: bool) -> Self {
         let place = vacant().unwrap_or_else(|| Box::leak(Box::new(Place(Mutex::new(Tenant::none(0))))));
         let value = Arc::new(value);
         let weak: Weak<T> = Arc::downgrade(&value);
@@ -90,7 +86,7 @@ impl<T: Send + Sync + 'static> Home<T> {
         drop(tenant);
         // What was left behind goes under no lock.
         drop(left);
-        Self(Shared::new(House { value, address, lasting }))
+        Self(Shared::new(House { value, address }))
     }
 
     #[inline]
@@ -116,14 +112,14 @@ impl<T: Send + Sync + 'static> Home<T> {
     }
 }
 
-impl<T: Send + Sync + 'static> Clone for Home<T> {
+impl<T: Resident> Clone for Home<T> {
     #[inline]
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<T: Send + Sync + 'static> Deref for Home<T> {
+impl<T: Resident> Deref for Home<T> {
     type Target = T;
 
     #[inline]
@@ -132,17 +128,17 @@ impl<T: Send + Sync + 'static> Deref for Home<T> {
     }
 }
 
-impl<T: Send + Sync + fmt::Debug + 'static> fmt::Debug for Home<T> {
+impl<T: Resident + fmt::Debug> fmt::Debug for Home<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
     }
 }
 
-impl<T: Send + Sync + 'static> Drop for House<T> {
+impl<T: Resident> Drop for House<T> {
     fn drop(&mut self) {
         let place = self.address.place;
         let mut tenant = place.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.lasting {
+        if self.value.lasts() {
             let value: Arc<T> = Arc::clone(&self.value);
             tenant.value = Value::Lasting(value);
         } else {
@@ -166,7 +162,7 @@ fn vacant() -> Option<&'static Place> {
 
 // ===== impl Link =====
 
-impl<T: Send + Sync + 'static> Link<T> {
+impl<T: Resident> Link<T> {
     /// The value, unless it was not kept and all its homes are gone.
     #[cold]
     #[inline(never)]
@@ -178,7 +174,7 @@ impl<T: Send + Sync + 'static> Link<T> {
     }
 }
 
-impl<T: Send + Sync + 'static> Address<T> {
+impl<T: Resident> Address<T> {
     #[cold]
     #[inline(never)]
     pub(crate) fn find(self) -> Option<Arc<T>> {
@@ -215,54 +211,69 @@ impl<T> Copy for Address<T> {}
 mod tests {
     use super::*;
 
+    struct Plain<T>(T);
+    struct Lasting(u32);
+
+    impl<T: Send + Sync + 'static> Resident for Plain<T> {
+        fn lasts(&self) -> bool {
+            false
+        }
+    }
+
+    impl Resident for Lasting {
+        fn lasts(&self) -> bool {
+            true
+        }
+    }
+
     #[test]
     fn an_address_finds_the_value_as_long_as_anybody_keeps_it() {
-        let home = Home::new(7_u32);
+        let home = Home::new(Plain(7_u32));
         let (address, clone) = (home.address(), home.clone());
         drop(home);
-        assert_eq!(address.find().as_deref(), Some(&7));
+        assert_eq!(address.find().map(|found| found.0), Some(7));
         let kept = clone.link(true);
         drop(clone);
-        assert_eq!(kept.find().as_deref(), Some(&7));
+        assert_eq!(kept.find().map(|found| found.0), Some(7));
         drop(kept);
-        assert_eq!(address.find(), None);
+        assert!(address.find().is_none());
     }
 
     #[test]
     fn a_link_is_two_words() {
-        assert_eq!(size_of::<Link<u64>>(), 16);
+        assert_eq!(size_of::<Link<Plain<u64>>>(), 16);
     }
 
     #[test]
     fn a_lasting_value_stays_until_its_place_is_let_again() {
-        let home = Home::lasting(7_u32);
+        let home = Home::new(Lasting(7));
         let address = home.address();
         drop(home);
-        assert_eq!(address.find().as_deref(), Some(&7));
-        let others: Vec<_> = (0..2 * SPARE).map(Home::new).collect();
+        assert_eq!(address.find().map(|found| found.0), Some(7));
+        let others: Vec<_> = (0..2 * SPARE).map(|n| Home::new(Plain(n))).collect();
         drop(others);
         // Each of these comes to the end of the queue, so all that were in it have had their turn.
-        let more: Vec<_> = (0..4 * SPARE).map(Home::new).collect();
-        assert_eq!(address.find(), None);
+        let more: Vec<_> = (0..4 * SPARE).map(|n| Home::new(Plain(n))).collect();
+        assert!(address.find().is_none());
         drop(more);
     }
 
     #[test]
     fn an_old_address_never_finds_the_next_tenant() {
-        let old: Vec<_> = (0..100).map(|n| Home::new(n).address()).collect();
-        let _next: Vec<_> = (0..100_u64).map(Home::new).collect();
-        assert!(old.iter().all(|address: &Address<u64>| address.find().is_none()));
+        let old: Vec<_> = (0..100).map(|n| Home::new(Plain(n)).address()).collect();
+        let _next: Vec<_> = (0..100_u64).map(|n| Home::new(Plain(n))).collect();
+        assert!(old.iter().all(|address: &Address<Plain<u64>>| address.find().is_none()));
     }
 
     #[test]
     fn places_are_let_again() {
         // Other tests let places too, so only the bound is known.
         let count = || VACANT.lock().unwrap().len();
-        let first: Vec<_> = (0..50).map(Home::new).collect();
+        let first: Vec<_> = (0..50).map(|n| Home::new(Plain(n))).collect();
         drop(first);
         let before = count();
         for n in 0..10_000 {
-            drop(Home::new(n));
+            drop(Home::new(Plain(n)));
         }
         assert!(count() < before + 200);
     }

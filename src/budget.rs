@@ -52,7 +52,7 @@ use self::{
     spent::Spent,
 };
 use crate::{
-    address::{Address, Home},
+    address::{Address, Home, Resident},
     error::ConfigError,
     sync::Mutex,
     thread_slot,
@@ -115,7 +115,7 @@ impl Budget {
     pub fn try_new(settings: BudgetSettings) -> Result<Self, ConfigError> {
         let limits = settings.check()?;
         let (deposits, spent) = (Deposits::new(limits.window), Apart(Mutex::new(Spent::default())));
-        Ok(Self { account: Home::lasting(Account { limits, deposits, spent }) })
+        Ok(Self { account: Home::new(Account { limits, deposits, spent }) })
     }
 
     /// Counts a call: once for each call, however often it is retried.
@@ -186,6 +186,13 @@ impl tower::retry::budget::Budget for Budget {
 }
 
 // ===== impl Account =====
+
+impl Resident for Account {
+    /// A call that outlives all that shared its budget is to find it all the same: after a shutdown, with calls under way, all fail at once.
+    fn lasts(&self) -> bool {
+        true
+    }
+}
 
 impl Account {
     /// See [`Budget::withdraw`].

@@ -173,7 +173,7 @@ fn timer(make: impl FnOnce() -> Sleep) -> Option<Pin<Box<Sleep>>> {
     }
     // To ask for the runtime's handle costs a counted reference. Who runs in a task runs in a runtime; and a thread that was in one mostly is,
     // or else finds out by the panic that is caught below.
-    if tokio::task::try_id().is_none() && !(cfg!(panic = "unwind") && IN_RUNTIME.get()) {
+    if !(cfg!(panic = "unwind") && IN_RUNTIME.get()) && tokio::task::try_id().is_none() {
         tokio::runtime::Handle::try_current().ok()?;
         IN_RUNTIME.set(true);
     }

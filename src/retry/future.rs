@@ -159,7 +159,9 @@ where
                 StateProj::Sleeping { sleep, last } => {
                     ready!(sleep.as_mut().poll(cx));
                     let last = last.take();
-                    if this.course.is_over() {
+                    // A body may have turned out too long in the meantime.
+                    let can_resend = this.copy.as_ref().is_some_and(|copy| this.rules.resend.can_resend(copy));
+                    if this.course.is_over(can_resend) {
                         this.state.set(State::Over);
                         return Poll::Ready(last.expect("it is kept until the next attempt begins"));
                     }
@@ -178,7 +180,7 @@ where
                             None => return Poll::Pending,
                         }
                     }
-                    if this.course.is_over() {
+                    if this.course.is_over(true) {
                         let last = last.take();
                         this.state.set(State::Over);
                         return Poll::Ready(last.expect("it is kept until the next attempt begins"));

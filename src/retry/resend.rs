@@ -14,7 +14,7 @@ pub trait Resend<Req> {
     /// A copy for the next attempt, or `None` if this request is to be sent once only. It is taken before each attempt but the last.
     fn copy(&self, request: &Req) -> Option<Req>;
 
-    /// Whether the copy can still be sent: asked when the attempt has failed. A body that was too long to be kept is an example of one that
+    /// Whether the copy can still be sent: asked when the attempt has failed, and again when the next is about to begin. A body that was too long to be kept is an example of one that
     /// cannot. Defaults to `true`.
     fn can_resend(&self, _copy: &Req) -> bool {
         true

@@ -6,7 +6,7 @@ use tokio::time::Sleep;
 
 use super::{backoff::Backoff, decision::Plan, recipe::Checked};
 use crate::{
-    address::{Home, Link},
+    address::{Home, Link, Resident},
     budget::{Budget, BudgetAddress, Cost, Withdrawal},
     deadline::{self, Span},
     event::{EventKind, Events, GaveUp, Pattern},
@@ -32,6 +32,12 @@ impl Shared {
     #[inline]
     pub(super) fn link(home: &Home<Self>) -> Link<Self> {
         home.link(home.known.is_none() || home.events.has_listeners())
+    }
+}
+
+impl Resident for Shared {
+    fn lasts(&self) -> bool {
+        !self.events.has_listeners()
     }
 }
 
@@ -249,11 +255,17 @@ impl<I: Iterator<Item = Duration>> Course<I> {
         Ok(Next { sleep, delay, end, withdrawal })
     }
 
-    /// Whether it is too late for the attempt that was to follow: its timer or the inner readiness has taken too long.
-    pub(super) fn is_over(&mut self) -> bool {
+    /// Whether the attempt that was to follow is not to be: its request cannot be sent any more, or it is too late, because its timer or the inner
+    /// readiness has taken too long.
+    pub(super) fn is_over(&mut self, can_resend: bool) -> bool {
         let Some(Failed { end: (at, why), outcome, .. }) = self.failed.as_deref() else {
             return false;
         };
+        if !can_resend {
+            let outcome = *outcome;
+            self.end(outcome, Some(GaveUp::Request), &mut Now::when_asked());
+            return true;
+        }
         // Most calls have no end, and read no clock for it.
         if *at == Instant::NEVER {
             return false;

@@ -34,7 +34,6 @@ pin_project! {
             inner: F,
             timer: Timer,
             shared: Link<Shared>,
-            name: &'static str,
         },
         Refused {
             rejected: Rejected,
@@ -46,8 +45,8 @@ pin_project! {
 
 impl<F> ResponseFuture<F> {
     #[inline]
-    pub(super) const fn called(inner: F, limit: u64, shared: Link<Shared>, name: &'static str) -> Self {
-        Self { state: State::Called { inner, timer: Timer::new(limit), shared, name } }
+    pub(super) const fn called(inner: F, limit: u64, shared: Link<Shared>) -> Self {
+        Self { state: State::Called { inner, timer: Timer::new(limit), shared } }
     }
 
     pub(super) const fn refused(rejected: Rejected) -> Self {
@@ -63,11 +62,11 @@ where
     type Output = Result<Res, E>;
 
     /// The inner future is polled first, so an answer that is there wins.
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         let rejected = match state.as_mut().project() {
-            StateProj::Called { inner, timer, shared, name } => {
+            StateProj::Called { inner, timer, shared } => {
                 let reason = if timer.is_too_late() {
                     Reason::DeadlineExceeded
                 } else {
@@ -78,7 +77,7 @@ where
                         Poll::Pending => ready!(timer.poll_expired(cx)),
                     }
                 };
-                refuse_from(shared, name, reason)
+                refuse_from(shared, reason)
             }
             StateProj::Refused { rejected } => return Poll::Ready(Err(E::reject(*rejected))),
             StateProj::Over => panic!("polled after it was ready"),

@@ -52,6 +52,6 @@ impl TimeoutHandle {
         F: Future<Output = Result<T, E>>,
         E: CanReject,
     {
-        ResponseFuture::called(future, self.shared.limit(), Shared::link(&self.shared), self.name())
+        ResponseFuture::called(future, self.shared.limit(), Shared::link(&self.shared))
     }
 }

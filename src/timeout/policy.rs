@@ -20,12 +20,14 @@ pub struct TimeoutSettings {
     pub(super) covers_readiness: bool,
 }
 
+pub(super) const NAME: &str = "timeout";
+
 impl TimeoutSettings {
     /// This long at most, from the first poll that is pending. Any length will do: zero for answers that are ready at once, and [`Duration::MAX`]
     /// where only the caller's [deadline](crate::Deadline) ends a call.
     #[must_use]
     pub const fn new(limit: Duration) -> Self {
-        Self { limit, name: "timeout", covers_readiness: false }
+        Self { limit, name: NAME, covers_readiness: false }
     }
 
     /// The name in errors, events and metrics. Defaults to `"timeout"`.

@@ -98,7 +98,7 @@ where
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         let mut limit = self.limit.limit(&request).map_or_else(|| self.shared.limit(), nanos);
         if self.wait.is_some() {
@@ -108,7 +108,7 @@ where
             }
         }
         let inner = self.inner.call(request);
-        ResponseFuture::called(inner, limit, Shared::link(&self.shared), self.shared.events.name())
+        ResponseFuture::called(inner, limit, Shared::link(&self.shared))
     }
 }
 

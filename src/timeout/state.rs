@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::policy::TimeoutSettings;
+use super::policy::{NAME, TimeoutSettings};
 use crate::{
-    address::{Home, Link},
+    address::{Home, Link, Resident},
     error::{Reason, Rejected},
     event::{EventKind, Events, Pattern},
     sync::{AtomicU64, Ordering},
@@ -51,12 +51,18 @@ pub(super) fn refuse(events: &Events, reason: Reason) -> Rejected {
     rejected
 }
 
-/// As [`refuse`], from inside a call. One that outlives its layer, its services and its handles has only recorders left to tell.
+/// As [`refuse`], from inside a call. One that outlives its layer, its services and its handles, and had no listeners, finds them for a while.
 #[cold]
 #[inline(never)]
-pub(super) fn refuse_from(shared: &Link<Shared>, name: &'static str, reason: Reason) -> Rejected {
+pub(super) fn refuse_from(shared: &Link<Shared>, reason: Reason) -> Rejected {
     match shared.find() {
         Some(shared) => refuse(&shared.events, reason),
-        None => refuse(&Events::named(Pattern::Timeout, name), reason),
+        None => refuse(&Events::named(Pattern::Timeout, NAME), reason),
+    }
+}
+
+impl Resident for Shared {
+    fn lasts(&self) -> bool {
+        !self.events.has_listeners()
     }
 }

@@ -107,3 +107,29 @@ async fn what_was_taken_for_an_attempt_that_a_hook_prevents_is_given_back() {
         assert_eq!(handle.budget().unwrap().balance().spent, buttress::Cost::ZERO);
     }
 }
+
+/// The last result is the answer, and nothing is spent.
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_spoils_while_the_call_sleeps_is_not_sent() {
+    #[derive(Clone)]
+    struct Spoils(Arc<std::sync::atomic::AtomicBool>);
+    impl buttress::retry::Resend<u32> for Spoils {
+        fn copy(&self, request: &u32) -> Option<u32> {
+            Some(*request)
+        }
+        fn can_resend(&self, _: &u32) -> bool {
+            !self.0.load(std::sync::atomic::Ordering::SeqCst)
+        }
+    }
+    let spoilt = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let heard = Heard::default();
+    let dependency = Dependency::down();
+    let layer = RetryLayer::new(PLAIN.budget(buttress::BudgetSettings::new())).resend(Spoils(Arc::clone(&spoilt)));
+    let layer = layer.on_event(heard.listener());
+    let call = tokio::spawn(layer.layer(dependency.clone()).oneshot(7));
+    sleep(500 * MS).await;
+    spoilt.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(call.await.unwrap(), Err(AppError::Down));
+    assert_eq!((dependency.attempts(), heard.gave_up()), (1, Some(GaveUp::Request)));
+    assert_eq!(layer.handle().budget().unwrap().balance().spent, buttress::Cost::ZERO);
+}
