@@ -56,9 +56,9 @@ const CIRCUIT_BREAKER: [&str; 24] = [
     "keyed",
 ];
 
-const RETRY: [&str; 13] = [
-    "backoff", "delays", "cost", "decision", "recipe", "policy", "resend", "spare", "state", "handle", "future",
-    "service", "layer",
+const RETRY: [&str; 14] = [
+    "backoff", "delays", "cost", "decision", "recipe", "policy", "resend", "spare", "state", "course", "handle",
+    "future", "service", "layer",
 ];
 const TIMEOUT: [&str; 8] = ["policy", "state", "timer", "wait", "future", "handle", "service", "layer"];
 

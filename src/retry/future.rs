@@ -13,10 +13,11 @@ use tower::Service;
 use super::{
     backoff::Backoff,
     cost::RetryCost,
+    course::{Asks, Course},
     delays::Delays,
     resend::Resend,
     spare::Spare,
-    state::{Asks, Course, Rules},
+    state::Rules,
 };
 use crate::{
     budget,

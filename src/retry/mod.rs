@@ -147,6 +147,7 @@
 
 mod backoff;
 mod cost;
+mod course;
 mod decision;
 mod delays;
 mod future;

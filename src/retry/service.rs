@@ -9,13 +9,14 @@ use tower::{Service, load::Load};
 
 use super::{
     cost::{FlatCost, RetryCost},
+    course::Course,
     delays::{Delays, OfSettings},
     future::ResponseFuture,
     handle::RetryHandle,
     recipe::Checked,
     resend::{CloneRequest, Resend},
     spare::Spares,
-    state::{Course, Rules, Shared},
+    state::{Rules, Shared},
 };
 use crate::{
     address::Home,

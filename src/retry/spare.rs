@@ -34,13 +34,14 @@ impl<S: Clone> Spares<S> {
     #[inline]
     pub(super) fn take(&self, inner: &S) -> Spare<S> {
         match &self.0 {
-            None => Spare::Copied(inner.clone()),
-            Some(kept) => {
+            // What is known when it is compiled costs nothing when it runs.
+            Some(kept) if needs_drop::<S>() => {
                 if kept.get().is_none() {
                     Self::keep(kept, inner);
                 }
                 Spare::Kept(kept.clone())
             }
+            _ => Spare::Copied(inner.clone()),
         }
     }
 
