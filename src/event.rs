@@ -156,7 +156,6 @@ pub(crate) struct Events {
     pattern: Pattern,
     name: &'static str,
     /// Whether many states share this name, one for each key.
-    #[cfg_attr(not(feature = "metrics"), allow(dead_code))]
     keyed: bool,
     heard: AtomicBool,
     listeners: RwLock<Arc<[Listener]>>,
@@ -231,6 +230,14 @@ impl Events {
             #[cfg(feature = "metrics")]
             metrics: metrics::Metrics::named(pattern, name),
         }
+    }
+
+    /// The same name, with the same listeners to begin with.
+    pub(crate) fn again(&self) -> Self {
+        let again = Self::new(self.pattern, self.name, self.keyed);
+        let listeners = Arc::clone(&self.listeners.read().unwrap_or_else(PoisonError::into_inner));
+        again.heard.store(!listeners.is_empty(), Ordering::Release);
+        Self { listeners: RwLock::new(listeners), ..again }
     }
 
     pub(crate) const fn name(&self) -> &'static str {

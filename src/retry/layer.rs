@@ -1,6 +1,6 @@
 //! The settings in layer form.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tower::Layer;
 
@@ -55,7 +55,7 @@ impl RetryLayer {
         let budget = settings.budget.map(Budget::try_new).transpose()?;
         let checked = settings.check()?;
         let rules = Rules { classify: ErrorsAreTransient, resend: CloneRequest, cost: FlatCost };
-        let events = Arc::new(Events::named(Pattern::Retry, checked.plan.name));
+        let events = Events::named(Pattern::Retry, checked.plan.name);
         Ok(Self { rules, delays: OfSettings, shared: Home::new(Shared::new(checked, events, budget)) })
     }
 }
@@ -104,7 +104,7 @@ impl<C, R, K, D> RetryLayer<C, R, K, D> {
     /// `Buffer` between them hides one from the other.
     #[must_use]
     pub fn budget(self, budget: Budget) -> Self {
-        let (checked, events) = (self.shared.checked.clone(), Arc::clone(&self.shared.events));
+        let (checked, events) = (self.shared.checked.clone(), self.shared.events.again());
         Self { shared: Home::new(Shared::new(checked, events, Some(budget))), ..self }
     }
 

@@ -1,7 +1,5 @@
 //! What clones share.
 
-use std::sync::Arc;
-
 use super::recipe::Checked;
 use crate::{
     address::{Home, Link, Resident},
@@ -11,14 +9,14 @@ use crate::{
 
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) events: Arc<Events>,
+    pub(super) events: Events,
     pub(super) budget: Option<Budget>,
     pub(super) checked: Checked,
     pub(super) known: Option<&'static Checked>,
 }
 
 impl Shared {
-    pub(super) fn new(checked: Checked, events: Arc<Events>, budget: Option<Budget>) -> Self {
+    pub(super) fn new(checked: Checked, events: Events, budget: Option<Budget>) -> Self {
         let known = checked.known();
         Self { events, budget, checked, known }
     }
