@@ -44,6 +44,8 @@ pub enum Reason {
     CircuitOpen(Trip),
     /// A quota is used up; the inner service was not called.
     RateLimited,
+    /// The call costs more than its quota ever has at once; the inner service was not called.
+    CostTooHigh,
     /// Too many calls are in flight or queued; the inner service was not called.
     BulkheadFull,
     /// The inner service was not ready ([`tower::load_shed`]); it was not called.
@@ -260,7 +262,9 @@ impl Reason {
     #[must_use]
     pub const fn reached_inner(self) -> bool {
         match self {
-            Self::CircuitOpen(_) | Self::RateLimited | Self::BulkheadFull | Self::Overloaded => false,
+            Self::CircuitOpen(_) | Self::RateLimited | Self::CostTooHigh | Self::BulkheadFull | Self::Overloaded => {
+                false
+            }
             Self::TimedOut | Self::DeadlineExceeded | Self::LoadFailed => true,
         }
     }
@@ -271,6 +275,7 @@ impl fmt::Display for Reason {
         match self {
             Self::CircuitOpen(trip) => write!(f, "circuit open ({trip})"),
             Self::RateLimited => f.write_str("rate limited"),
+            Self::CostTooHigh => f.write_str("cost too high"),
             Self::BulkheadFull => f.write_str("bulkhead full"),
             Self::Overloaded => f.write_str("overloaded"),
             Self::TimedOut => f.write_str("timed out"),

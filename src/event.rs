@@ -48,6 +48,8 @@ pub struct Event<'a> {
 pub enum Pattern {
     /// `circuit_breaker`
     CircuitBreaker,
+    /// `rate_limit`
+    RateLimit,
     /// `retry`
     Retry,
     /// `timeout`
@@ -182,11 +184,12 @@ impl CircuitState {
 }
 
 impl Pattern {
-    /// `circuit_breaker`, `retry`, `timeout`: as metrics and logs have it.
+    /// `circuit_breaker`, `rate_limit`, `retry`, `timeout`: as metrics and logs have it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::CircuitBreaker => "circuit_breaker",
+            Self::RateLimit => "rate_limit",
             Self::Retry => "retry",
             Self::Timeout => "timeout",
         }

@@ -7,6 +7,7 @@
 //! | module | what it does |
 //! |---|---|
 #![cfg_attr(feature = "circuit-breaker", doc = "| [`circuit_breaker`] | stops calling what is known to be down |")]
+#![cfg_attr(feature = "rate-limit", doc = "| [`rate_limit`] | lets only so many calls pass in a time |")]
 #![cfg_attr(feature = "retry", doc = "| [`retry`] | tries again what may pass, on a budget |")]
 #![cfg_attr(feature = "retry", doc = "| [`budget`] | how many retries all calls together may cause |")]
 #![cfg_attr(feature = "timeout", doc = "| [`timeout`] | stops waiting for an answer |")]
@@ -53,6 +54,7 @@
 //! | feature | default | brings | cost |
 //! |---|---|---|---|
 //! | `circuit-breaker` | yes | [`circuit_breaker`](https://docs.rs/buttress/latest/buttress/circuit_breaker) | `lru`, `rand` without its generators |
+//! | `rate-limit` | yes | [`rate_limit`](https://docs.rs/buttress/latest/buttress/rate_limit) | nothing |
 //! | `retry` | yes | [`retry`](https://docs.rs/buttress/latest/buttress/retry), [`budget`](https://docs.rs/buttress/latest/buttress/budget) | `rand` without its generators |
 //! | `timeout` | yes | [`timeout`](https://docs.rs/buttress/latest/buttress/timeout) | nothing |
 //! | `http` | no | [`http`](https://docs.rs/buttress/latest/buttress/http): what it all means for HTTP | `http`, `http-body`, `bytes`, `httpdate` |
@@ -66,7 +68,7 @@
 #![warn(missing_docs)]
 // Without a pattern nobody uses the core.
 #![cfg_attr(
-    not(all(feature = "circuit-breaker", feature = "retry", feature = "timeout")),
+    not(all(feature = "circuit-breaker", feature = "rate-limit", feature = "retry", feature = "timeout")),
     allow(dead_code, unused_imports)
 )]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -93,6 +95,8 @@ mod time;
 
 #[cfg(feature = "circuit-breaker")]
 pub mod circuit_breaker;
+#[cfg(feature = "rate-limit")]
+pub mod rate_limit;
 #[cfg(feature = "retry")]
 pub mod retry;
 #[cfg(feature = "timeout")]

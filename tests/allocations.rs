@@ -13,6 +13,7 @@ use buttress::{
     circuit_breaker::{
         CircuitBreakerLayer, CircuitBreakerSettings as Settings, KeyedCircuitBreakerLayer, ResponseFuture, Window,
     },
+    rate_limit::{Quota, RateLimitLayer, RateLimitSettings},
     retry::{RetryLayer, RetrySettings},
     timeout::{TimeoutLayer, TimeoutSettings},
 };
@@ -130,6 +131,21 @@ fn a_service_that_was_made_on_another_thread_allocates_nothing() {
             scope.spawn(|| assert_frugal("elsewhere", service, 1, is_ok));
         }
     });
+}
+
+#[test]
+fn a_limiter_allocates_nothing_on_success_and_on_refusal() {
+    let quota = Quota::per_day(1_000);
+    for settings in [RateLimitSettings::token_bucket(quota), RateLimitSettings::sliding_counter(quota)] {
+        let layer = RateLimitLayer::new(settings);
+        assert_frugal("success", layer.layer(service_fn(dependency)), 1, is_ok);
+        while layer.handle().check(1).allowed {}
+        assert_frugal("refusal", layer.layer(service_fn(dependency)), 1, is_refusal);
+    }
+    // A log grows to what its window holds.
+    let layer = RateLimitLayer::new(RateLimitSettings::sliding_log(quota));
+    while layer.handle().check(1).allowed {}
+    assert_frugal("refusal", layer.layer(service_fn(dependency)), 1, is_refusal);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use buttress::{
         KeyedCircuitBreaker, KeyedCircuitBreakerHandle, KeyedCircuitBreakerLayer, Permit, ResponseFuture,
     },
     deadline::{DeadlineService, Scope, StampDeadline, StampFuture},
+    rate_limit::{self, RateLimit, RateLimitHandle, RateLimitLayer},
     retry::{self, CloneRequest, FlatCost, OfSettings, Retry, RetryHandle, RetryLayer, RetrySettings},
     timeout::{self, Timeout, TimeoutHandle, TimeoutLayer},
 };
@@ -73,6 +74,13 @@ fn auto_traits_are_those_of_what_is_inside() {
         KeyedCircuitBreakerHandle<u32>: send true, sync true, unpin true;
         KeyedCircuitBreaker<Everything, u32, Key>: send true, sync true, unpin true;
         KeyedCircuitBreaker<Boxed, u32, Key>: send true, sync false, unpin true;
+        RateLimitLayer: send true, sync true, unpin true;
+        RateLimitHandle: send true, sync true, unpin true;
+        RateLimit<Everything>: send true, sync true, unpin true;
+        RateLimit<Boxed>: send true, sync false, unpin true;
+        RateLimit<NotSend>: send false, sync false, unpin true;
+        rate_limit::ResponseFuture<NotSend>: send false, sync false, unpin true;
+        rate_limit::ResponseFuture<NotUnpin>: send true, sync true, unpin false;
         RetryLayer: send true, sync true, unpin true;
         RetryHandle: send true, sync true, unpin true;
         Retry<Everything>: send true, sync true, unpin true;

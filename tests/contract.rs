@@ -15,6 +15,7 @@ use std::{
 use buttress::{
     AsRejected, DeadlineLayer, LateLayer, StampDeadlineLayer,
     circuit_breaker::{CircuitBreakerLayer, CircuitBreakerSettings, KeyedCircuitBreakerLayer},
+    rate_limit::{Quota, RateLimitLayer, RateLimitSettings},
     retry::{Backoff, RetryLayer, RetrySettings},
     timeout::{TimeoutLayer, TimeoutSettings},
 };
@@ -363,6 +364,18 @@ subject!(circuit_breaker_with_slow_calls, CircuitBreakerLayer::new(PATIENT.slow_
 subject!(circuit_breaker_half_open, opened(), refuse: force_open, held: held);
 subject!(keyed_circuit_breaker, Keyed::new(PATIENT, |request: &u32| *request), refuse: force_open_key, held: held_by_key);
 subject!(late, LateLayer, refuse: |_| false, held: |_| 0);
+/// Uses up what there is for a day.
+fn use_up(layer: &RateLimitLayer) -> bool {
+    let handle = layer.handle();
+    while handle.check(1).allowed {}
+    true
+}
+
+const QUOTA: Quota = Quota::per_day(1_000);
+
+subject!(token_bucket, RateLimitLayer::new(RateLimitSettings::token_bucket(QUOTA).name("contract")), refuse: use_up, held: |_| 0);
+subject!(sliding_log, RateLimitLayer::new(RateLimitSettings::sliding_log(QUOTA).name("contract")), refuse: use_up, held: |_| 0);
+subject!(sliding_counter, RateLimitLayer::new(RateLimitSettings::sliding_counter(QUOTA).name("contract")), refuse: use_up, held: |_| 0);
 subject!(retry, RetryLayer::new(RETRY), refuse: |_| false, held: held_of_the_budget);
 subject!(retry_within, RetryLayer::new(RETRY.within(Duration::from_secs(60))), refuse: |_| false, held: held_of_the_budget);
 subject!(timeout, TimeoutLayer::new(Duration::from_secs(60)), refuse: |_| false, held: |_| 0);

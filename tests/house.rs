@@ -60,6 +60,19 @@ const RETRY: [&str; 14] = [
     "backoff", "delays", "cost", "decision", "recipe", "policy", "resend", "spare", "state", "course", "handle",
     "future", "service", "layer",
 ];
+const RATE_LIMIT: [&str; 11] = [
+    "quota",
+    "token_bucket",
+    "sliding_log",
+    "sliding_counter",
+    "policy",
+    "decision",
+    "state",
+    "handle",
+    "future",
+    "service",
+    "layer",
+];
 const TIMEOUT: [&str; 8] = ["policy", "state", "timer", "wait", "future", "handle", "service", "layer"];
 
 fn files(dir: &Path) -> Vec<PathBuf> {
@@ -141,8 +154,8 @@ fn imports_go_one_way() {
 
 #[test]
 fn every_file_of_a_pattern_imports_only_files_above_it() {
-    let folders: [(&str, &[&str]); 3] =
-        [("circuit_breaker", &CIRCUIT_BREAKER), ("retry", &RETRY), ("timeout", &TIMEOUT)];
+    let folders: [(&str, &[&str]); 4] =
+        [("circuit_breaker", &CIRCUIT_BREAKER), ("rate_limit", &RATE_LIMIT), ("retry", &RETRY), ("timeout", &TIMEOUT)];
     for (folder, order) in folders {
         for path in files(&src().join(folder)) {
             let file = path.file_stem().unwrap().to_str().unwrap().to_owned();
@@ -162,7 +175,7 @@ fn every_file_of_a_pattern_imports_only_files_above_it() {
 /// A new pattern has to say in which order its files are read.
 #[test]
 fn every_pattern_folder_has_an_order() {
-    let known = ["circuit_breaker", "retry", "timeout"];
+    let known = ["circuit_breaker", "rate_limit", "retry", "timeout"];
     for entry in fs::read_dir(src()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         assert!(!PATTERNS.contains(&name.as_str()) || known.contains(&name.as_str()), "{name}");
@@ -192,6 +205,11 @@ fn pure_files_know_no_lock_no_async_and_no_tower() {
         "circuit_breaker/window",
         "circuit_breaker/probes",
         "circuit_breaker/machine",
+        "rate_limit/quota",
+        "rate_limit/token_bucket",
+        "rate_limit/sliding_log",
+        "rate_limit/sliding_counter",
+        "rate_limit/policy",
         "retry/backoff",
         "retry/decision",
         "retry/policy",

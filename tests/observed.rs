@@ -14,6 +14,7 @@ use std::{
 use buttress::{
     BudgetSettings, Deadline, Error,
     circuit_breaker::{CircuitBreakerHandle, CircuitBreakerSettings as Settings, KeyedCircuitBreakerLayer},
+    rate_limit::{Quota, RateLimitHandle, RateLimitSettings},
     retry::{Backoff, Jitter, RetryLayer, RetrySettings},
     timeout::{TimeoutLayer, TimeoutSettings},
 };
@@ -179,6 +180,17 @@ async fn time_outs_are_counted_by_their_reason() {
         ])
     );
     chapter_names_every_series(&recorder, include_str!("../src/timeout/mod.rs"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_of_a_limiter_are_counted() {
+    let recorder = Kept::default();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let settings = RateLimitSettings::token_bucket(Quota::per_second(2)).name("orders");
+    let limiter = RateLimitHandle::try_new(settings).unwrap();
+    assert_eq!((0..5).filter(|_| limiter.try_acquire(1).is_err()).count(), 3);
+    assert_eq!(recorder.values("_total{"), some(&[("buttress_rate_limit_rejected_total{name=orders}", 3)]));
+    chapter_names_every_series(&recorder, include_str!("../src/rate_limit/mod.rs"));
 }
 
 const SECOND: Duration = Duration::from_secs(1);

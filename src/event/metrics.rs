@@ -36,6 +36,9 @@ enum Handles {
         stale: Counter,
         keys_exhausted: Counter,
     },
+    RateLimit {
+        rejected: Counter,
+    },
     Retry {
         retries: Counter,
         recovered: Counter,
@@ -109,6 +112,7 @@ impl Handles {
                 stale: counter("buttress_circuit_breaker_stale_total", None),
                 keys_exhausted: counter("buttress_circuit_breaker_keys_exhausted_total", None),
             },
+            Pattern::RateLimit => Self::RateLimit { rejected: counter("buttress_rate_limit_rejected_total", None) },
             Pattern::Retry => Self::Retry {
                 retries: counter("buttress_retry_retries_total", None),
                 recovered: counter("buttress_retry_recovered_total", None),
@@ -131,6 +135,7 @@ impl Handles {
             (Self::CircuitBreaker { shadow_rejected, .. }, EventKind::Rejected { .. }) => Some(shadow_rejected),
             (Self::CircuitBreaker { stale, .. }, EventKind::Stale { .. }) => Some(stale),
             (Self::CircuitBreaker { keys_exhausted, .. }, EventKind::KeysExhausted { .. }) => Some(keys_exhausted),
+            (Self::RateLimit { rejected }, EventKind::Rejected { .. }) => Some(rejected),
             (Self::Retry { retries, .. }, EventKind::Retry { .. }) => Some(retries),
             (Self::Retry { gave_up, .. }, EventKind::Retried { gave_up: Some(why), .. }) => {
                 Some(&gave_up[*why as usize])
