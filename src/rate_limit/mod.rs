@@ -97,6 +97,8 @@ mod decision;
 mod future;
 mod handle;
 mod layer;
+#[cfg(all(test, buttress_loom))]
+mod loom_models;
 mod policy;
 mod quota;
 mod service;

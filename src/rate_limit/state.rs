@@ -53,7 +53,7 @@ impl Limiter {
     }
 
     #[inline]
-    fn take_at(&self, now: Instant, cost: u64) -> Result<(), Refused> {
+    pub(super) fn take_at(&self, now: Instant, cost: u64) -> Result<(), Refused> {
         if cost > self.limit() {
             return Err(None);
         }
