@@ -15,7 +15,7 @@ use crate::error::ConfigError;
 pub struct RateLimitSettings {
     pub(super) name: &'static str,
     pub(super) algorithm: Algorithm,
-    pub(super) quota: Quota,
+    quota: Quota,
 }
 
 /// How it is counted.
@@ -61,6 +61,12 @@ impl RateLimitSettings {
     pub const fn name(mut self, name: &'static str) -> Self {
         self.name = name;
         self
+    }
+
+    /// The quota.
+    #[must_use]
+    pub const fn quota(&self) -> Quota {
+        self.quota
     }
 
     pub(super) fn check(&self) -> Result<Rate, ConfigError> {
