@@ -96,7 +96,7 @@ impl<I: Iterator<Item = Duration>> Course<I> {
 
     /// Polls with the total time, if there is one, as the deadline.
     pub(super) fn poll<T>(&mut self, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
-        if !self.has_limit() {
+        if !self.has_limit() || self.plan().within == u64::MAX {
             return poll();
         }
         if self.began != Instant::NEVER {
@@ -195,7 +195,6 @@ impl<I: Iterator<Item = Duration>> Course<I> {
         if !(asks.can_resend)() {
             return Err(GaveUp::Request);
         }
-        // On top of what the failure asked for, so that those who were told the same do not come back together.
         if self.failed.is_none() {
             let (delays, end) =
                 (self.settings(|settings| (asks.delays)(&settings.backoff)), (Instant::NEVER, GaveUp::Within));
@@ -203,6 +202,7 @@ impl<I: Iterator<Item = Duration>> Course<I> {
             self.failed = Some(Box::new(failed));
         }
         let delay = self.failed.as_mut().and_then(|failed| failed.delays.next());
+        // On top of what the failure asked for, so that those who were told the same do not come back together.
         let delay = wait.saturating_add(delay.ok_or(GaveUp::Delays)?);
         // A timer of nothing is over when it is first polled. Whoever retries at once lets others have a turn in between.
         let delay = delay.max(Duration::from_nanos(1));
