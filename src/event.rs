@@ -98,6 +98,16 @@ pub enum EventKind<'a> {
         /// The bound.
         max_keys: usize,
     },
+    /// A call took what is used past the part of a limit of which a report was asked for.
+    #[non_exhaustive]
+    NearLimit {
+        /// The name of the limit: the policy's own, unless it has several.
+        limit_name: &'a str,
+        /// How many units are used.
+        used: u64,
+        /// How many there are.
+        limit: u64,
+    },
     /// An attempt failed, and there will be another one.
     #[non_exhaustive]
     Retry {

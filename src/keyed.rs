@@ -10,6 +10,9 @@
 //! of them, so that its cost does not grow with the number of keys. Who stays gets another turn; when nobody may leave, the new key gets no
 //! place.
 
+#[cfg(feature = "rate-limit")]
+pub(crate) mod cells;
+
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 
 use lru::LruCache;

@@ -54,7 +54,7 @@
 //! | feature | default | brings | cost |
 //! |---|---|---|---|
 //! | `circuit-breaker` | yes | [`circuit_breaker`](https://docs.rs/buttress/latest/buttress/circuit_breaker) | `lru`, `rand` without its generators |
-//! | `rate-limit` | yes | [`rate_limit`](https://docs.rs/buttress/latest/buttress/rate_limit) | nothing |
+//! | `rate-limit` | yes | [`rate_limit`](https://docs.rs/buttress/latest/buttress/rate_limit) | `lru`, `hashbrown` |
 //! | `retry` | yes | [`retry`](https://docs.rs/buttress/latest/buttress/retry), [`budget`](https://docs.rs/buttress/latest/buttress/budget) | `rand` without its generators |
 //! | `timeout` | yes | [`timeout`](https://docs.rs/buttress/latest/buttress/timeout) | nothing |
 //! | `http` | no | [`http`](https://docs.rs/buttress/latest/buttress/http): what it all means for HTTP | `http`, `http-body`, `bytes`, `httpdate` |
@@ -80,7 +80,7 @@ pub mod budget;
 pub mod deadline;
 pub mod error;
 pub mod event;
-#[cfg(feature = "circuit-breaker")]
+#[cfg(any(feature = "circuit-breaker", feature = "rate-limit"))]
 mod keyed;
 pub mod late;
 mod macros;

@@ -65,6 +65,12 @@ impl<T> Shared<T> {
         stripe.moves.load(Ordering::SeqCst) == moves && Arc::strong_count(stripe) == 1
     }
 
+    /// A reference that is counted in one place for all threads.
+    #[cfg_attr(not(feature = "rate-limit"), allow(dead_code))]
+    pub(crate) fn value(&self) -> &Arc<T> {
+        &self.stripe.value
+    }
+
     /// Whether both are references to the same value.
     pub(crate) fn same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.stripe.value, &other.stripe.value)

@@ -13,7 +13,7 @@ use buttress::{
     circuit_breaker::{
         CircuitBreakerLayer, CircuitBreakerSettings as Settings, KeyedCircuitBreakerLayer, ResponseFuture, Window,
     },
-    rate_limit::{Quota, RateLimitLayer, RateLimitSettings},
+    rate_limit::{KeyedRateLimitLayer, KeyedWaitingLayer, Quota, RateLimitHandle, RateLimitLayer, RateLimitSettings},
     retry::{RetryLayer, RetrySettings},
     timeout::{TimeoutLayer, TimeoutSettings},
 };
@@ -146,6 +146,33 @@ fn a_limiter_allocates_nothing_on_success_and_on_refusal() {
     let layer = RateLimitLayer::new(RateLimitSettings::sliding_log(quota));
     while layer.handle().check(1).allowed {}
     assert_frugal("refusal", layer.layer(service_fn(dependency)), 1, is_refusal);
+}
+
+#[test]
+fn several_limits_and_limits_per_key_allocate_nothing_once_the_key_is_known() {
+    let quota = Quota::per_day(1_000);
+    let bucket = RateLimitSettings::token_bucket(quota);
+    let several = bucket.and(RateLimitSettings::sliding_counter(quota).name("counter"));
+    let layer = RateLimitLayer::new(several);
+    assert_frugal("several", layer.layer(service_fn(dependency)), 1, is_ok);
+    for settings in [bucket, several] {
+        let layer = KeyedRateLimitLayer::new(settings, |request: &u32| *request);
+        assert_frugal("key, success", layer.layer(service_fn(dependency)), 1, is_ok);
+        layer.handle().drain(&2);
+        assert_frugal("key, refusal", layer.layer(service_fn(dependency)), 2, is_refusal);
+        let all = RateLimitHandle::try_new(several).unwrap();
+        let layer = KeyedRateLimitLayer::new(settings, |request: &u32| *request).and_all(&all);
+        assert_frugal("key and all, success", layer.layer(service_fn(dependency)), 1, is_ok);
+    }
+}
+
+#[test]
+fn a_limiter_that_waits_allocates_nothing_while_nobody_has_to() {
+    let settings = RateLimitSettings::token_bucket(Quota::per_day(1_000));
+    assert_frugal("waiting", RateLimitLayer::new(settings).waiting().layer(service_fn(dependency)), 1, is_ok);
+    assert_frugal("paced", RateLimitLayer::new(settings).backpressure().layer(service_fn(dependency)), 1, is_ok);
+    let keyed = KeyedWaitingLayer::new(settings, |request: &u32| *request);
+    assert_frugal("keyed", keyed.layer(service_fn(dependency)), 1, is_ok);
 }
 
 #[test]

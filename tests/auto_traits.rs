@@ -12,7 +12,10 @@ use buttress::{
         KeyedCircuitBreaker, KeyedCircuitBreakerHandle, KeyedCircuitBreakerLayer, Permit, ResponseFuture,
     },
     deadline::{DeadlineService, Scope, StampDeadline, StampFuture},
-    rate_limit::{self, RateLimit, RateLimitHandle, RateLimitLayer},
+    rate_limit::{
+        self, Backpressure, KeyedRateLimit, KeyedRateLimitHandle, KeyedWaiting, Nothing, OneUnit, RateLimit,
+        RateLimitHandle, RateLimitLayer, Reservation, Waiting, WaitingFuture,
+    },
     retry::{self, CloneRequest, FlatCost, OfSettings, Retry, RetryHandle, RetryLayer, RetrySettings},
     timeout::{self, Timeout, TimeoutHandle, TimeoutLayer},
 };
@@ -79,6 +82,17 @@ fn auto_traits_are_those_of_what_is_inside() {
         RateLimit<Everything>: send true, sync true, unpin true;
         RateLimit<Boxed>: send true, sync false, unpin true;
         RateLimit<NotSend>: send false, sync false, unpin true;
+        RateLimit<Boxed, OneUnit, Waiting>: send true, sync false, unpin true;
+        RateLimit<Everything, OneUnit, Backpressure>: send true, sync true, unpin true;
+        RateLimit<NotSend, OneUnit, Backpressure>: send false, sync false, unpin true;
+        WaitingFuture<Boxed, u32, Nothing>: send true, sync false, unpin true;
+        WaitingFuture<Ready, u32, Nothing>: send true, sync true, unpin true;
+        Reservation: send true, sync true, unpin true;
+        KeyedRateLimitHandle<NotSync>: send true, sync true, unpin true;
+        KeyedRateLimit<Everything, u32, Key>: send true, sync true, unpin true;
+        KeyedRateLimit<Boxed, u32, Key>: send true, sync false, unpin true;
+        KeyedWaiting<Everything, u32, Key>: send true, sync true, unpin true;
+        rate_limit::KeyedResponseFuture<Boxed, u32, std::future::Ready<Result<(), Rejected>>, ()>: send true, sync false, unpin true;
         rate_limit::ResponseFuture<NotSend>: send false, sync false, unpin true;
         rate_limit::ResponseFuture<NotUnpin>: send true, sync true, unpin false;
         RetryLayer: send true, sync true, unpin true;
@@ -130,11 +144,16 @@ async fn a_borrowed_service_that_is_neither_clone_nor_send_works() {
         TimeoutLayer::new(std::time::Duration::from_secs(1)),
         DeadlineLayer::new(std::time::Duration::from_secs(1)),
         CircuitBreakerLayer::new(Settings::new()),
+        RateLimitLayer::new(LIMIT),
+        RateLimitLayer::new(LIMIT).backpressure(),
     );
     let mut service = layers.layer(inner);
     let (length, answer) = service.ready().await.unwrap().call(Unclonable("request".into())).await.unwrap();
     assert_eq!((length, *answer), (7, "borrowed"));
 }
+
+const LIMIT: rate_limit::RateLimitSettings =
+    rate_limit::RateLimitSettings::token_bucket(rate_limit::Quota::per_second(9));
 
 /// A retry needs a service that is `Clone`, and nothing else.
 #[tokio::test]
@@ -146,5 +165,10 @@ async fn a_borrowed_service_that_is_not_send_is_retried() {
         async move { Ok::<_, Rejected>((*request, answer)) }
     });
     let service = RetryLayer::new(RetrySettings::new()).layer(inner);
-    assert_eq!(*service.oneshot(Rc::new(7)).await.unwrap().1, "borrowed");
+    assert_eq!(*service.clone().oneshot(Rc::new(7)).await.unwrap().1, "borrowed");
+    // So does a limiter that waits, or that decides by the request.
+    let waits = RateLimitLayer::new(LIMIT).waiting().layer(service.clone());
+    assert_eq!(*waits.oneshot(Rc::new(7)).await.unwrap().1, "borrowed");
+    let keyed = rate_limit::KeyedRateLimitLayer::new(LIMIT, |key: &Rc<u32>| **key).layer(service);
+    assert_eq!(*keyed.oneshot(Rc::new(7)).await.unwrap().1, "borrowed");
 }

@@ -15,7 +15,10 @@ use std::{
 use buttress::{
     AsRejected, DeadlineLayer, LateLayer, StampDeadlineLayer,
     circuit_breaker::{CircuitBreakerLayer, CircuitBreakerSettings, KeyedCircuitBreakerLayer},
-    rate_limit::{Quota, RateLimitLayer, RateLimitSettings},
+    rate_limit::{
+        Backpressure, KeyedRateLimitLayer, KeyedWaitingLayer, OneUnit, Quota, RateLimitLayer, RateLimitSettings,
+        Waiting,
+    },
     retry::{Backoff, RetryLayer, RetrySettings},
     timeout::{TimeoutLayer, TimeoutSettings},
 };
@@ -372,9 +375,50 @@ fn use_up(layer: &RateLimitLayer) -> bool {
 }
 
 const QUOTA: Quota = Quota::per_day(1_000);
+const BUCKET: RateLimitSettings = RateLimitSettings::token_bucket(QUOTA).name("contract");
+const SEVERAL: RateLimitSettings = BUCKET
+    .and(RateLimitSettings::sliding_log(QUOTA).name("contract"))
+    .and(RateLimitSettings::sliding_counter(QUOTA).name("contract"));
+
+type KeyedLimits = KeyedRateLimitLayer<u32, fn(&u32) -> u32>;
+type KeyedLines = KeyedWaitingLayer<u32, fn(&u32) -> u32>;
+type LimitLayer<M> = RateLimitLayer<OneUnit, M>;
+
+fn use_up_key(layer: &KeyedLimits) -> bool {
+    layer.handle().drain(&7);
+    true
+}
+
+/// A call in line is none that is refused: so that it is, there is no end to the wait.
+fn pause(layer: &LimitLayer<Waiting>) -> bool {
+    layer.handle().pause(Duration::MAX);
+    true
+}
+
+fn pause_key(layer: &KeyedLines) -> bool {
+    layer.handle().limiter(7).pause(Duration::MAX);
+    true
+}
+
+fn held_in_line<M>(layer: &LimitLayer<M>) -> u64 {
+    layer.handle().snapshot().waiting as u64
+}
+
+/// Those of readiness too: nothing else takes any.
+fn held_of_the_day(layer: &LimitLayer<Backpressure>) -> u64 {
+    let snapshot = layer.handle().snapshot();
+    // What calls have taken is used; the laws make fewer than a hundred.
+    u64::from(snapshot.decisions[0].remaining < 900) + snapshot.waiting as u64
+}
 
 subject!(token_bucket, RateLimitLayer::new(RateLimitSettings::token_bucket(QUOTA).name("contract")), refuse: use_up, held: |_| 0);
 subject!(sliding_log, RateLimitLayer::new(RateLimitSettings::sliding_log(QUOTA).name("contract")), refuse: use_up, held: |_| 0);
+subject!(several_limits, RateLimitLayer::new(SEVERAL), refuse: use_up, held: |_| 0);
+subject!(rate_limit_waiting, RateLimitLayer::new(BUCKET).waiting(), refuse: pause, held: held_in_line);
+subject!(rate_limit_backpressure, RateLimitLayer::new(BUCKET).backpressure(), refuse: |_| false, held: held_of_the_day);
+subject!(keyed_rate_limit, KeyedLimits::new(BUCKET, |request: &u32| *request), refuse: use_up_key, held: |_| 0);
+subject!(keyed_rate_limit_several, KeyedLimits::new(SEVERAL, |request: &u32| *request), refuse: use_up_key, held: |_| 0);
+subject!(keyed_waiting, KeyedLines::new(BUCKET, |request: &u32| *request), refuse: pause_key, held: |layer| layer.handle().get(7).map_or(0, |limiter| limiter.snapshot().waiting as u64));
 subject!(sliding_counter, RateLimitLayer::new(RateLimitSettings::sliding_counter(QUOTA).name("contract")), refuse: use_up, held: |_| 0);
 subject!(retry, RetryLayer::new(RETRY), refuse: |_| false, held: held_of_the_budget);
 subject!(retry_within, RetryLayer::new(RETRY.within(Duration::from_secs(60))), refuse: |_| false, held: held_of_the_budget);

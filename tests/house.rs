@@ -60,18 +60,31 @@ const RETRY: [&str; 14] = [
     "backoff", "delays", "cost", "decision", "recipe", "policy", "resend", "spare", "state", "course", "handle",
     "future", "service", "layer",
 ];
-const RATE_LIMIT: [&str; 11] = [
+const RATE_LIMIT: [&str; 24] = [
     "quota",
     "token_bucket",
     "sliding_log",
     "sliding_counter",
     "policy",
     "decision",
+    "ledger",
+    "bucket",
+    "line",
+    "ticket",
+    "store",
+    "settle",
     "state",
+    "keyed_state",
+    "account",
     "handle",
+    "keyed_handle",
     "future",
+    "keyed_future",
     "service",
     "layer",
+    "keyed",
+    "keyed_waiting",
+    "loom_models",
 ];
 const TIMEOUT: [&str; 8] = ["policy", "state", "timer", "wait", "future", "handle", "service", "layer"];
 
@@ -210,6 +223,7 @@ fn pure_files_know_no_lock_no_async_and_no_tower() {
         "rate_limit/sliding_log",
         "rate_limit/sliding_counter",
         "rate_limit/policy",
+        "rate_limit/ledger",
         "retry/backoff",
         "retry/decision",
         "retry/policy",

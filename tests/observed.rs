@@ -14,7 +14,7 @@ use std::{
 use buttress::{
     BudgetSettings, Deadline, Error,
     circuit_breaker::{CircuitBreakerHandle, CircuitBreakerSettings as Settings, KeyedCircuitBreakerLayer},
-    rate_limit::{Quota, RateLimitHandle, RateLimitSettings},
+    rate_limit::{KeyedRateLimitHandle, Quota, RateLimitHandle, RateLimitSettings},
     retry::{Backoff, Jitter, RetryLayer, RetrySettings},
     timeout::{TimeoutLayer, TimeoutSettings},
 };
@@ -186,10 +186,22 @@ async fn time_outs_are_counted_by_their_reason() {
 async fn refusals_of_a_limiter_are_counted() {
     let recorder = Kept::default();
     let _guard = metrics::set_default_local_recorder(&recorder);
-    let settings = RateLimitSettings::token_bucket(Quota::per_second(2)).name("orders");
+    let settings = RateLimitSettings::token_bucket(Quota::per_second(2)).name("orders").near_limit(1.0);
     let limiter = RateLimitHandle::try_new(settings).unwrap();
     assert_eq!((0..5).filter(|_| limiter.try_acquire(1).is_err()).count(), 3);
-    assert_eq!(recorder.values("_total{"), some(&[("buttress_rate_limit_rejected_total{name=orders}", 3)]));
+    limiter.shadow(true);
+    assert!((0..2).all(|_| limiter.try_acquire(1).is_ok()));
+    let keyed = KeyedRateLimitHandle::try_new(settings.max_keys(1)).unwrap();
+    assert_eq!((0..3).filter(|key| keyed.try_acquire(key, 1).is_ok()).count(), 3);
+    assert_eq!(
+        recorder.values("_total{"),
+        some(&[
+            ("buttress_rate_limit_keys_exhausted_total{name=orders}", 2),
+            ("buttress_rate_limit_near_limit_total{name=orders}", 2),
+            ("buttress_rate_limit_rejected_total{name=orders}", 3),
+            ("buttress_rate_limit_shadow_rejected_total{name=orders}", 2),
+        ])
+    );
     chapter_names_every_series(&recorder, include_str!("../src/rate_limit/mod.rs"));
 }
 

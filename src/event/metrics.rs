@@ -38,6 +38,9 @@ enum Handles {
     },
     RateLimit {
         rejected: Counter,
+        shadow_rejected: Counter,
+        near_limit: Counter,
+        keys_exhausted: Counter,
     },
     Retry {
         retries: Counter,
@@ -112,7 +115,12 @@ impl Handles {
                 stale: counter("buttress_circuit_breaker_stale_total", None),
                 keys_exhausted: counter("buttress_circuit_breaker_keys_exhausted_total", None),
             },
-            Pattern::RateLimit => Self::RateLimit { rejected: counter("buttress_rate_limit_rejected_total", None) },
+            Pattern::RateLimit => Self::RateLimit {
+                rejected: counter("buttress_rate_limit_rejected_total", None),
+                shadow_rejected: counter("buttress_rate_limit_shadow_rejected_total", None),
+                near_limit: counter("buttress_rate_limit_near_limit_total", None),
+                keys_exhausted: counter("buttress_rate_limit_keys_exhausted_total", None),
+            },
             Pattern::Retry => Self::Retry {
                 retries: counter("buttress_retry_retries_total", None),
                 recovered: counter("buttress_retry_recovered_total", None),
@@ -135,7 +143,10 @@ impl Handles {
             (Self::CircuitBreaker { shadow_rejected, .. }, EventKind::Rejected { .. }) => Some(shadow_rejected),
             (Self::CircuitBreaker { stale, .. }, EventKind::Stale { .. }) => Some(stale),
             (Self::CircuitBreaker { keys_exhausted, .. }, EventKind::KeysExhausted { .. }) => Some(keys_exhausted),
-            (Self::RateLimit { rejected }, EventKind::Rejected { .. }) => Some(rejected),
+            (Self::RateLimit { rejected, .. }, EventKind::Rejected { shadow: false, .. }) => Some(rejected),
+            (Self::RateLimit { shadow_rejected, .. }, EventKind::Rejected { .. }) => Some(shadow_rejected),
+            (Self::RateLimit { near_limit, .. }, EventKind::NearLimit { .. }) => Some(near_limit),
+            (Self::RateLimit { keys_exhausted, .. }, EventKind::KeysExhausted { .. }) => Some(keys_exhausted),
             (Self::Retry { retries, .. }, EventKind::Retry { .. }) => Some(retries),
             (Self::Retry { gave_up, .. }, EventKind::Retried { gave_up: Some(why), .. }) => {
                 Some(&gave_up[*why as usize])

@@ -35,6 +35,9 @@ pub(super) fn record(event: &Event<'_>) {
         EventKind::KeysExhausted { max_keys } => {
             warn!(policy, max_keys, "key served without a state of its own");
         }
+        EventKind::NearLimit { limit_name, used, limit } => {
+            debug!(policy, limit_name, used, limit, "limit nearly used up");
+        }
         EventKind::Retry { attempt, outcome, delay } => {
             debug!(policy, attempt, ?outcome, ?delay, "attempt failed, another one follows");
         }

@@ -1,30 +1,44 @@
-//! The response future.
+//! The response futures: of a layer that refuses, and of one that waits.
 
 use std::{
     fmt,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use pin_project_lite::pin_project;
+use tower::{Service, util::Oneshot};
 
-use crate::error::{CanReject, Rejected};
+use super::{
+    account::Own,
+    line::Patience,
+    settle::{After, Bill, sealed::Bill as _},
+    state::Limiter,
+    ticket::{Received, Ticket},
+};
+use crate::{
+    deadline,
+    error::{CanReject, Rejected},
+    shared::Shared,
+    time::Now,
+};
 
 pin_project! {
-    /// The answer of a [`RateLimit`](super::RateLimit).
+    /// The answer of a [`RateLimit`](super::RateLimit) that refuses.
     #[must_use = "futures do nothing unless polled"]
-    pub struct ResponseFuture<F> {
+    pub struct ResponseFuture<F, B = ()> {
         #[pin]
-        state: State<F>,
+        state: State<F, B>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum State<F> {
+    enum State<F, B> {
         Called {
             #[pin]
             inner: F,
+            bill: B,
         },
         Refused {
             rejected: Rejected,
@@ -32,10 +46,10 @@ pin_project! {
     }
 }
 
-impl<F> ResponseFuture<F> {
+impl<F, B> ResponseFuture<F, B> {
     #[inline]
-    pub(super) const fn called(inner: F) -> Self {
-        Self { state: State::Called { inner } }
+    pub(super) const fn called(inner: F, bill: B) -> Self {
+        Self { state: State::Called { inner, bill } }
     }
 
     pub(super) const fn refused(rejected: Rejected) -> Self {
@@ -43,24 +57,158 @@ impl<F> ResponseFuture<F> {
     }
 }
 
-impl<F, Res, E> Future for ResponseFuture<F>
+impl<F, B, Res, E> Future for ResponseFuture<F, B>
 where
     F: Future<Output = Result<Res, E>>,
     E: CanReject,
+    B: Bill<Res, E>,
 {
     type Output = Result<Res, E>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
-            StateProj::Called { inner } => inner.poll(cx),
+            StateProj::Called { inner, bill } => {
+                let mut result = ready!(inner.poll(cx));
+                bill.end(&mut result);
+                Poll::Ready(result)
+            }
             StateProj::Refused { rejected } => Poll::Ready(Err(E::reject(*rejected))),
         }
     }
 }
 
-impl<F> fmt::Debug for ResponseFuture<F> {
+impl<F, B> fmt::Debug for ResponseFuture<F, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// The answer of a [`RateLimit`](super::RateLimit) that waits.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct WaitingFuture<S, Req, A>
+    where
+        S: Service<Req>,
+        A: After,
+    {
+        // Until it is called.
+        waiting: Option<Waiting<S, Req, A>>,
+        #[pin]
+        called: Option<Called<S, Req, A>>,
+    }
+}
+
+struct Waiting<S, Req, A> {
+    inner: S,
+    request: Req,
+    after: A,
+    cost: u64,
+    limiter: Shared<Limiter>,
+    ticket: Option<Ticket<Limiter>>,
+}
+
+pin_project! {
+    struct Called<S, Req, A>
+    where
+        S: Service<Req>,
+        A: After,
+    {
+        #[pin]
+        inner: Oneshot<S, Req>,
+        bill: A::Bill<Own>,
+    }
+}
+
+impl<S, Req, A> WaitingFuture<S, Req, A>
+where
+    S: Service<Req>,
+    A: After,
+{
+    pub(super) const fn new(inner: S, request: Req, after: A, cost: u64, limiter: Shared<Limiter>) -> Self {
+        Self { waiting: Some(Waiting { inner, request, after, cost, limiter, ticket: None }), called: None }
+    }
+}
+
+impl<S, Req, A> Waiting<S, Req, A> {
+    /// Until it may go.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Rejected>> {
+        let (limiter, cost) = (self.limiter.value(), self.cost);
+        let refused = match &mut self.ticket {
+            Some(ticket) => match ready!(ticket.poll(cx)) {
+                Ok(_) => return Poll::Ready(Ok(())),
+                Err(wait) => wait,
+            },
+            None => {
+                if limiter.is_shadow() {
+                    return Poll::Ready(self.pass_in_shadow());
+                }
+                let mut now = Now::when_asked();
+                if limiter.line.is_empty() && limiter.take_at(now.get(), cost).is_ok() {
+                    return Poll::Ready(Ok(()));
+                }
+                let deadline = deadline::current(&mut now);
+                let patience = Patience { max_wait: now.get().saturating_add(limiter.max_wait), deadline };
+                match Ticket::draw(limiter, now.get(), cost, patience, cx) {
+                    Received::Granted(_) => return Poll::Ready(Ok(())),
+                    Received::Waits(ticket) => {
+                        self.ticket = Some(ticket);
+                        return Poll::Pending;
+                    }
+                    Received::Refused(wait) => wait,
+                }
+            }
+        };
+        Poll::Ready(limiter.refuse(limiter.refusal(refused, cost)).map_or(Ok(()), Err))
+    }
+
+    /// Nobody waits for what is only counted.
+    #[cold]
+    fn pass_in_shadow(&self) -> Result<(), Rejected> {
+        match self.limiter.take(self.cost) {
+            Ok(()) => Ok(()),
+            Err(refused) => self.limiter.refuse(refused).map_or(Ok(()), Err),
+        }
+    }
+}
+
+impl<S, Req, A> Future for WaitingFuture<S, Req, A>
+where
+    S: Service<Req>,
+    S::Error: CanReject,
+    A: After,
+    A::Bill<Own>: Bill<S::Response, S::Error>,
+{
+    type Output = Result<S::Response, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if let Some(waiting) = this.waiting {
+            if let Err(rejected) = ready!(waiting.poll(cx)) {
+                // What would have been called is gone before the caller hears of it.
+                *this.waiting = None;
+                return Poll::Ready(Err(S::Error::reject(rejected)));
+            }
+            if let Some(Waiting { inner, request, after, cost, limiter, .. }) = this.waiting.take() {
+                let bill = after.bill(|| Own::new(limiter), cost);
+                this.called.set(Some(Called { inner: Oneshot::new(inner, request), bill }));
+            }
+        }
+        let Some(called) = this.called.as_mut().as_pin_mut() else { panic!("polled after it was ready") };
+        let called = called.project();
+        let mut result = ready!(called.inner.poll(cx));
+        called.bill.end(&mut result);
+        this.called.set(None);
+        Poll::Ready(result)
+    }
+}
+
+impl<S, Req, A> fmt::Debug for WaitingFuture<S, Req, A>
+where
+    S: Service<Req>,
+    A: After,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WaitingFuture").finish_non_exhaustive()
     }
 }

@@ -1,21 +1,25 @@
 //! The settings in layer form.
 
+use std::{fmt, marker::PhantomData};
+
 use tower::Layer;
 
 use super::{
     handle::RateLimitHandle,
     policy::RateLimitSettings,
-    service::{OneUnit, RateLimit},
+    service::{Backpressure, OneUnit, RateLimit, Refusing, Waiting},
+    settle::{Afterwards, Nothing},
 };
 use crate::{error::ConfigError, event::Event};
 
 /// Builds [`RateLimit`]s on one quota: the layer, its clones and all services they build share it.
 ///
 /// See the [module docs](crate::rate_limit).
-#[derive(Clone, Debug)]
-pub struct RateLimitLayer<K = OneUnit> {
+pub struct RateLimitLayer<C = OneUnit, M = Refusing, A = Nothing> {
     handle: RateLimitHandle,
-    cost: K,
+    cost: C,
+    after: A,
+    mode: PhantomData<fn() -> M>,
 }
 
 impl RateLimitLayer {
@@ -43,11 +47,34 @@ impl RateLimitLayer {
     }
 }
 
-impl<K> RateLimitLayer<K> {
+impl<M, A> RateLimitLayer<OneUnit, M, A> {
+    /// Calls that are too many wait in `poll_ready` until there is a unit for them: for a client that paces itself, with a cost of one unit a request.
+    /// They wait as long as it takes, without a look at a deadline.
+    #[must_use]
+    pub fn backpressure(self) -> RateLimitLayer<OneUnit, Backpressure, A> {
+        self.with_mode()
+    }
+}
+
+impl<C, M, A> RateLimitLayer<C, M, A> {
     /// What each request takes of the quota. Defaults to one unit.
     #[must_use]
-    pub fn cost<T>(self, cost: T) -> RateLimitLayer<T> {
-        RateLimitLayer { handle: self.handle, cost }
+    pub fn cost<T>(self, cost: T) -> RateLimitLayer<T, M, A> {
+        RateLimitLayer { handle: self.handle, cost, after: self.after, mode: self.mode }
+    }
+
+    /// Calls that are too many wait in line, in the response future, [as long](RateLimitSettings::max_wait) and
+    /// [as many](RateLimitSettings::max_waiters) as the settings allow, and never past their deadline.
+    #[must_use]
+    pub fn waiting(self) -> RateLimitLayer<C, Waiting, A> {
+        self.with_mode()
+    }
+
+    /// What is to be done after each admitted call: a [`Settle`](super::Settle), such as [`ActualCost`](super::ActualCost) or
+    /// [`PauseWhenAsked`](super::PauseWhenAsked). Defaults to nothing.
+    #[must_use]
+    pub fn after<T>(self, after: T) -> RateLimitLayer<C, M, Afterwards<T>> {
+        RateLimitLayer { handle: self.handle, cost: self.cost, after: Afterwards(after), mode: self.mode }
     }
 
     /// Tells `listener` of every [`Event`], under no lock.
@@ -62,13 +89,29 @@ impl<K> RateLimitLayer<K> {
     pub fn handle(&self) -> RateLimitHandle {
         self.handle.clone()
     }
+
+    fn with_mode<N>(self) -> RateLimitLayer<C, N, A> {
+        RateLimitLayer { handle: self.handle, cost: self.cost, after: self.after, mode: PhantomData }
+    }
 }
 
-impl<S, K: Clone> Layer<S> for RateLimitLayer<K> {
-    type Service = RateLimit<S, K>;
+impl<S, C: Clone, M: Default, A: Clone> Layer<S> for RateLimitLayer<C, M, A> {
+    type Service = RateLimit<S, C, M, A>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        RateLimit::new(inner, self.cost.clone(), self.handle.limiter.clone())
+        RateLimit::new(inner, self.cost.clone(), self.after.clone(), self.handle.limiter.clone())
+    }
+}
+
+impl<C: Clone, M, A: Clone> Clone for RateLimitLayer<C, M, A> {
+    fn clone(&self) -> Self {
+        Self { handle: self.handle.clone(), cost: self.cost.clone(), after: self.after.clone(), mode: self.mode }
+    }
+}
+
+impl<C, M, A> fmt::Debug for RateLimitLayer<C, M, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RateLimitLayer").field("handle", &self.handle).finish_non_exhaustive()
     }
 }
 
@@ -76,6 +119,6 @@ impl RateLimitHandle {
     /// A further layer on the same quota, with a cost of one unit a request.
     #[must_use]
     pub fn layer(&self) -> RateLimitLayer {
-        RateLimitLayer { handle: self.clone(), cost: OneUnit }
+        RateLimitLayer { handle: self.clone(), cost: OneUnit, after: Nothing, mode: PhantomData }
     }
 }

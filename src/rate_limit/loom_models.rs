@@ -44,3 +44,42 @@ fn a_clock_that_was_put_back_gives_nothing_away() {
         assert_eq!(passed(&limiter, [5 * SECOND + SECOND / 2 + 7; 2]), 1);
     });
 }
+
+/// A reservation against a refund: what is left is what would be left one after the other.
+#[test]
+fn a_reservation_and_a_refund_lose_nothing_to_one_another() {
+    loom::model(|| {
+        let limiter = bucket();
+        let now = at(10 * SECOND);
+        assert!(limiter.take_at(now, 2).is_ok());
+        let refunds = thread::spawn({
+            let limiter = limiter.clone();
+            move || limiter.refund_at(now, 1, now)
+        });
+        let reserved = limiter.reserve_at(now, 1).unwrap().unwrap();
+        refunds.join().unwrap();
+        // Half a second for a unit: it waits for one, unless the refund came first.
+        assert!(reserved.wait == 0 || reserved.wait == SECOND / 2);
+        assert_eq!(limiter.look_at(now, 1).wait, SECOND / 2);
+    });
+}
+
+/// Two bookings, of which the first is cancelled: the second keeps its time.
+#[test]
+fn a_cancelled_booking_takes_nothing_of_a_later_one() {
+    loom::model(|| {
+        let limiter = bucket();
+        let now = at(10 * SECOND);
+        assert!(limiter.take_at(now, 2).is_ok());
+        let first = limiter.reserve_at(now, 1).unwrap().unwrap();
+        let cancels = thread::spawn({
+            let limiter = limiter.clone();
+            move || limiter.unreserve_at(now, first)
+        });
+        let second = limiter.reserve_at(now, 1).unwrap().unwrap();
+        cancels.join().unwrap();
+        let next = limiter.look_at(now, 1).wait;
+        assert_eq!(next, second.wait + SECOND / 2);
+        assert!(second.wait == SECOND / 2 || second.wait == SECOND);
+    });
+}

@@ -35,7 +35,7 @@ pub(super) struct Rate {
 }
 
 /// 146 years: half of what is ahead of the clock.
-const LONGEST: u64 = 1 << 62;
+pub(super) const LONGEST: u64 = 1 << 62;
 
 /// A clock that is further behind than this was put back; what is nearer are readings of threads that overtook one another.
 pub(super) const STEP: u64 = 1_000_000_000;
@@ -135,9 +135,15 @@ impl Rate {
 
     #[cold]
     fn time_of_many(&self, units: u64) -> u64 {
+        self.time_of_any(units).min(self.whole)
+    }
+
+    /// How long so many units take, also when that is more than there ever are at once. At most [`LONGEST`].
+    #[cold]
+    pub(super) fn time_of_any(&self, units: u64) -> u64 {
         // Less than 2^126.
         let exact = (u128::from(units) * u128::from(self.period)).div_ceil(u128::from(self.units));
-        u64::try_from(exact).unwrap_or(u64::MAX).min(self.whole)
+        u64::try_from(exact).unwrap_or(u64::MAX).min(LONGEST)
     }
 }
 

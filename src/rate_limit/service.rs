@@ -1,22 +1,35 @@
-//! The service.
+//! The service, in its three modes.
 
 use std::{
     fmt,
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, ready},
 };
 
 use tower::Service;
 
-use super::{future::ResponseFuture, handle::RateLimitHandle, state::Limiter};
-use crate::{error::CanReject, shared::Shared};
+use super::{
+    account::Own,
+    future::{ResponseFuture, WaitingFuture},
+    handle::RateLimitHandle,
+    line::Patience,
+    settle::{After, Bill, Nothing},
+    state::Limiter,
+    ticket::{Received, Ticket, give_back},
+};
+use crate::{
+    error::{CanReject, Rejected},
+    shared::Shared,
+    time::{self, Instant},
+};
 
 /// See the [module docs](crate::rate_limit).
-pub struct RateLimit<S, K = OneUnit> {
+pub struct RateLimit<S, C = OneUnit, M = Refusing, A = Nothing> {
     inner: S,
-    cost: K,
+    cost: C,
+    mode: M,
+    after: A,
     limiter: Shared<Limiter>,
-    /// `poll_ready` has answered because the next call is refused; the inner service is perhaps not ready.
-    refuses: bool,
 }
 
 /// What a request takes of the quota, in units. A closure wants its argument spelled out, `|request: &Request| ..`.
@@ -28,6 +41,42 @@ pub trait RequestCost<Req> {
 /// Every request costs one unit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OneUnit;
+
+/// What is too much is refused at once.
+#[derive(Debug, Default)]
+pub struct Refusing {
+    /// `poll_ready` has answered because the next call is refused; the inner service is perhaps not ready.
+    refuses: bool,
+}
+
+/// What is too much waits in line, in the response future.
+#[derive(Debug, Default)]
+pub struct Waiting;
+
+/// What is too much waits in line, in `poll_ready`.
+#[derive(Debug, Default)]
+pub struct Backpressure {
+    turn: Turn,
+}
+
+/// How far `poll_ready` has come.
+#[derive(Debug, Default)]
+enum Turn {
+    #[default]
+    None,
+    InLine(Ticket<Limiter>),
+    /// A unit for the next call.
+    Has(Unit),
+    /// The next call is refused: the line is full.
+    Refuses(Rejected),
+}
+
+/// A unit that is given back unless it is used.
+#[derive(Debug)]
+struct Unit {
+    limiter: Option<Arc<Limiter>>,
+    taken_at: Instant,
+}
 
 impl<Req> RequestCost<Req> for OneUnit {
     #[inline]
@@ -43,11 +92,13 @@ impl<Req, F: Fn(&Req) -> u64> RequestCost<Req> for F {
     }
 }
 
-impl<S, K> RateLimit<S, K> {
-    pub(super) const fn new(inner: S, cost: K, limiter: Shared<Limiter>) -> Self {
-        Self { inner, cost, limiter, refuses: false }
+impl<S, C, M: Default, A> RateLimit<S, C, M, A> {
+    pub(super) fn new(inner: S, cost: C, after: A, limiter: Shared<Limiter>) -> Self {
+        Self { inner, cost, mode: M::default(), after, limiter }
     }
+}
 
+impl<S, C, M, A> RateLimit<S, C, M, A> {
     /// The limiter's handle.
     #[must_use]
     pub fn handle(&self) -> RateLimitHandle {
@@ -55,49 +106,194 @@ impl<S, K> RateLimit<S, K> {
     }
 }
 
-crate::macros::inner_accessors!(RateLimit<S, K>);
+crate::macros::inner_accessors!(RateLimit<S, C, M, A>);
 
-impl<S, K, Req> Service<Req> for RateLimit<S, K>
+// ===== refusing =====
+
+impl<S, C, A, Req> Service<Req> for RateLimit<S, C, Refusing, A>
 where
     S: Service<Req>,
     S::Error: CanReject,
-    K: RequestCost<Req>,
+    C: RequestCost<Req>,
+    A: After,
+    A::Bill<Own>: Bill<S::Response, S::Error>,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = ResponseFuture<S::Future>;
+    type Future = ResponseFuture<S::Future, A::Bill<Own>>;
 
     /// The inner readiness; but while nothing is left of the quota, the service is ready at once, and the refusal is the answer of the call.
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         let ready = self.inner.poll_ready(cx);
-        self.refuses = ready.is_pending() && self.limiter.is_used_up();
-        if self.refuses { Poll::Ready(Ok(())) } else { ready }
+        // In shadow mode every call passes, so it needs the inner service.
+        self.mode.refuses = ready.is_pending() && self.limiter.is_used_up() && !self.limiter.is_shadow();
+        if self.mode.refuses { Poll::Ready(Ok(())) } else { ready }
     }
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let cost = self.cost.cost(&request);
-        if self.refuses {
-            self.refuses = false;
-            // What has come back in between is not taken: nobody is ready to use it.
-            return ResponseFuture::refused(self.limiter.refuse(self.limiter.look(cost)));
+        if self.mode.refuses {
+            return self.refuse_unready(cost);
         }
-        match self.limiter.take(cost) {
-            Ok(()) => ResponseFuture::called(self.inner.call(request)),
-            Err(refused) => ResponseFuture::refused(self.limiter.refuse(refused)),
+        if let Err(refused) = self.limiter.take(cost)
+            && let Some(rejected) = self.limiter.refuse(refused)
+        {
+            return ResponseFuture::refused(rejected);
+        }
+        let bill = self.after.bill(|| Own::new(self.limiter.clone()), cost);
+        ResponseFuture::called(self.inner.call(request), bill)
+    }
+}
+
+impl<S, C, A> RateLimit<S, C, Refusing, A> {
+    /// What has come back in between is not taken: nobody is ready to use it.
+    #[cold]
+    fn refuse_unready<F, B>(&mut self, cost: u64) -> ResponseFuture<F, B> {
+        self.mode.refuses = false;
+        let refused = self.limiter.look(cost);
+        let rejected = self.limiter.refuse(refused).unwrap_or_else(|| self.limiter.rejected(refused));
+        ResponseFuture::refused(rejected)
+    }
+}
+
+// ===== waiting =====
+
+impl<S, C, A, Req> Service<Req> for RateLimit<S, C, Waiting, A>
+where
+    S: Service<Req> + Clone,
+    S::Error: CanReject,
+    C: RequestCost<Req>,
+    A: After + Clone,
+    A::Bill<Own>: Bill<S::Response, S::Error>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = WaitingFuture<S, Req, A>;
+
+    /// Always ready: who waits in line must not hold the inner readiness, so the future takes it afterwards, of a clone.
+    #[inline]
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    #[inline]
+    fn call(&mut self, request: Req) -> Self::Future {
+        let cost = self.cost.cost(&request);
+        WaitingFuture::new(self.inner.clone(), request, self.after.clone(), cost, self.limiter.clone())
+    }
+}
+
+// ===== backpressure =====
+
+impl<S, A, Req> Service<Req> for RateLimit<S, OneUnit, Backpressure, A>
+where
+    S: Service<Req>,
+    S::Error: CanReject,
+    A: After,
+    A::Bill<Own>: Bill<S::Response, S::Error>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future, A::Bill<Own>>;
+
+    /// Waits for a unit, and then for the inner service: the unit is given back if the service is dropped before it is called.
+    ///
+    /// When the line is full it is ready at once, and the refusal is the answer of the call.
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        let has_unit = ready!(self.poll_unit(cx));
+        if has_unit { self.inner.poll_ready(cx) } else { Poll::Ready(Ok(())) }
+    }
+
+    #[inline]
+    fn call(&mut self, request: Req) -> Self::Future {
+        match std::mem::take(&mut self.mode.turn) {
+            Turn::Refuses(rejected) => return ResponseFuture::refused(rejected),
+            Turn::Has(mut unit) => drop(unit.limiter.take()),
+            Turn::None | Turn::InLine(_) => panic!("called without being ready"),
+        }
+        let bill = self.after.bill(|| Own::new(self.limiter.clone()), 1);
+        ResponseFuture::called(self.inner.call(request), bill)
+    }
+}
+
+impl<S, C, A> RateLimit<S, C, Backpressure, A> {
+    /// Whether there is a unit for the next call.
+    #[inline]
+    fn poll_unit(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        match &mut self.mode.turn {
+            Turn::Has(_) => Poll::Ready(true),
+            Turn::None if self.limiter.line.is_empty() => {
+                let now = time::now();
+                if self.limiter.take_at(now, 1).is_ok() {
+                    self.has_unit(now);
+                    return Poll::Ready(true);
+                }
+                self.poll_line(cx)
+            }
+            _ => self.poll_line(cx),
+        }
+    }
+
+    fn has_unit(&mut self, taken_at: Instant) {
+        self.mode.turn = Turn::Has(Unit { limiter: Some(Arc::clone(self.limiter.value())), taken_at });
+    }
+
+    #[cold]
+    fn poll_line(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let settled = match &mut self.mode.turn {
+            Turn::InLine(ticket) => ready!(ticket.poll(cx)),
+            _ if self.limiter.is_shadow() => {
+                self.mode.turn = Turn::Has(Unit { limiter: None, taken_at: time::now() });
+                let _ = self.limiter.refuse(self.limiter.look(1));
+                return Poll::Ready(true);
+            }
+            _ => match Ticket::draw(self.limiter.value(), time::now(), 1, Patience::ENDLESS, cx) {
+                Received::Granted(at) => Ok(at),
+                Received::Waits(ticket) => {
+                    self.mode.turn = Turn::InLine(ticket);
+                    return Poll::Pending;
+                }
+                Received::Refused(wait) => Err(wait),
+            },
+        };
+        match settled {
+            Ok(taken_at) => self.has_unit(taken_at),
+            Err(wait) => {
+                let refused = self.limiter.refusal(wait, 1);
+                match self.limiter.refuse(refused) {
+                    Some(rejected) => {
+                        self.mode.turn = Turn::Refuses(rejected);
+                        return Poll::Ready(false);
+                    }
+                    None => self.mode.turn = Turn::Has(Unit { limiter: None, taken_at: time::now() }),
+                }
+            }
+        }
+        Poll::Ready(true)
+    }
+}
+
+impl Drop for Unit {
+    fn drop(&mut self) {
+        if let Some(limiter) = self.limiter.take() {
+            give_back(&limiter, 1, self.taken_at);
         }
     }
 }
 
-impl<S: Clone, K: Clone> Clone for RateLimit<S, K> {
-    /// Shares the quota. Readiness stays with the original.
+// ===== common =====
+
+impl<S: Clone, C: Clone, M: Default, A: Clone> Clone for RateLimit<S, C, M, A> {
+    /// Shares the quota. Readiness, and a place in line, stay with the original.
     fn clone(&self) -> Self {
-        Self::new(self.inner.clone(), self.cost.clone(), self.limiter.clone())
+        Self::new(self.inner.clone(), self.cost.clone(), self.after.clone(), self.limiter.clone())
     }
 }
 
-impl<S: fmt::Debug, K> fmt::Debug for RateLimit<S, K> {
+impl<S: fmt::Debug, C, M, A> fmt::Debug for RateLimit<S, C, M, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RateLimit").field("inner", &self.inner).field("limiter", &*self.limiter).finish_non_exhaustive()
     }

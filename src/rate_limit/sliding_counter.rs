@@ -18,8 +18,21 @@ impl SlidingCounter {
     /// Admits a call of at most all units, or says how long to wait before it would be.
     pub(super) fn take(&mut self, rate: &Rate, now: u64, cost: u64) -> Result<(), u64> {
         self.look(rate, now, cost)?;
-        self.present += cost;
+        self.present = self.present.saturating_add(cost);
         Ok(())
+    }
+
+    /// Takes what was used already, whether it is there or not.
+    pub(super) fn charge(&mut self, rate: &Rate, now: u64, units: u64) {
+        self.slide(rate, now);
+        self.present = self.present.saturating_add(units);
+    }
+
+    /// Gives units back, those of the present window first.
+    pub(super) fn refund(&mut self, units: u64) {
+        let of_the_present = units.min(self.present);
+        self.present -= of_the_present;
+        self.before = self.before.saturating_sub(units - of_the_present);
     }
 
     /// Whether a call would be admitted, or how long it would have to wait.

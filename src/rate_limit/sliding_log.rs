@@ -51,9 +51,38 @@ impl SlidingLog {
             && at.saturating_add(rate.period) <= now
         {
             self.admitted.pop_front();
-            self.used -= cost;
+            self.used = self.used.saturating_sub(cost);
         }
         now
+    }
+
+    /// Takes what was used already, whether it is there or not.
+    pub(super) fn charge(&mut self, rate: &Rate, now: u64, units: u64) {
+        let now = self.slide(rate, now);
+        self.used = self.used.saturating_add(units);
+        // No more entries than there are units, however many debts are made.
+        let is_long = self.admitted.len() as u64 >= rate.units;
+        match self.admitted.back_mut() {
+            Some((at, cost)) if is_long || *at == now => {
+                (*at, *cost) = (now, cost.saturating_add(units));
+            }
+            _ => self.admitted.push_back((now, units)),
+        }
+    }
+
+    /// Gives units of this window back, the oldest first, so that no later call gains by it.
+    pub(super) fn refund(&mut self, mut units: u64) {
+        while units > 0
+            && let Some((_, cost)) = self.admitted.front_mut()
+        {
+            let part = units.min(*cost);
+            *cost -= part;
+            units -= part;
+            self.used = self.used.saturating_sub(part);
+            if *cost == 0 {
+                self.admitted.pop_front();
+            }
+        }
     }
 
     pub(super) const fn used(&self) -> u64 {

@@ -1,49 +1,73 @@
-//! What clones share: what has been used of the quota, and who listens.
+//! What clones share: what has been used of the limits, who waits, and who listens.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use super::{
-    decision::Decision,
-    policy::{Algorithm, RateLimitSettings},
-    quota::Rate,
-    sliding_counter::SlidingCounter,
-    sliding_log::SlidingLog,
-    token_bucket,
+    bucket::{Bucket, Reserved},
+    decision::Decisions,
+    ledger::{Crossed, Ledger, NEVER, Refused},
+    line::{Gate, Line},
+    policy::{Algorithm, Limit, RateLimitSettings},
+    quota::Quota,
 };
 use crate::{
     error::{ConfigError, Reason, Rejected},
     event::{EventKind, Events, Pattern},
     shared::Shared,
-    sync::{AtomicU64, Mutex, Ordering},
+    sync::Mutex,
     time::{self, Instant},
 };
-use std::time::Duration;
 
 #[derive(Debug)]
 pub(super) struct Limiter {
-    rate: Rate,
     used: Used,
-    pub(super) events: Events,
+    near: Option<f64>,
+    shadow: AtomicBool,
+    pub(super) max_wait: Duration,
+    pub(super) line: Line,
+    /// Those of all keys of a layer, where there are many.
+    pub(super) events: Arc<Events>,
 }
 
 #[derive(Debug)]
 enum Used {
-    /// When the bucket is full again, in nanoseconds of our clock. `Relaxed`: the number stands for nothing but itself.
-    Bucket(AtomicU64),
-    Log(Mutex<SlidingLog>),
-    Counter(Mutex<SlidingCounter>),
+    /// What most limiters are: one bucket, and no lock.
+    Bucket(Bucket),
+    Ledger(Mutex<Book>),
 }
 
-/// How long a call that was refused would have to wait, or `None` if it can never pass.
-pub(super) type Refused = Option<u64>;
+#[derive(Debug)]
+struct Book {
+    limits: Vec<Limit>,
+    ledger: Ledger,
+}
 
 impl Limiter {
     pub(super) fn share(settings: RateLimitSettings) -> Result<Shared<Self>, ConfigError> {
-        let rate = settings.check()?;
-        let used = match settings.algorithm {
-            Algorithm::TokenBucket => Used::Bucket(AtomicU64::new(0)),
-            Algorithm::SlidingLog => Used::Log(Mutex::default()),
-            Algorithm::SlidingCounter => Used::Counter(Mutex::default()),
+        let events = Events::named(Pattern::RateLimit, settings.own_name());
+        Self::new(settings, Arc::new(events)).map(Shared::new)
+    }
+
+    pub(super) fn new(settings: RateLimitSettings, events: Arc<Events>) -> Result<Self, ConfigError> {
+        let limits = settings.check()?;
+        let used = match &*limits {
+            [limit] if limit.algorithm == Algorithm::TokenBucket => Used::Bucket(Bucket::new(limit)),
+            _ => Used::Ledger(Mutex::new(Book { ledger: Ledger::new(&limits), limits })),
         };
-        Ok(Shared::new(Self { rate, used, events: Events::named(Pattern::RateLimit, settings.name) }))
+        Ok(Self {
+            used,
+            near: settings.near_limit,
+            shadow: AtomicBool::new(settings.shadow),
+            max_wait: settings.max_wait,
+            line: Line::new(settings.max_waiters),
+            events,
+        })
     }
 
     /// Lets a call of this cost pass, or says how long it would have to wait.
@@ -54,113 +78,244 @@ impl Limiter {
 
     #[inline]
     pub(super) fn take_at(&self, now: Instant, cost: u64) -> Result<(), Refused> {
-        if cost > self.limit() {
-            return Err(None);
-        }
         let now = now.as_nanos();
-        match &self.used {
-            Used::Bucket(full_at) => self.take_from(full_at, now, self.rate.time_of(cost)),
-            Used::Log(log) => log.lock().take(&self.rate, now, cost),
-            Used::Counter(counter) => counter.lock().take(&self.rate, now, cost),
+        let crossed = match &self.used {
+            Used::Bucket(bucket) => bucket.take(now, cost, self.near)?,
+            Used::Ledger(book) => book.lock().take(now, cost, self.near)?,
+        };
+        if crossed != 0 {
+            self.tell_near_limit(now, crossed);
         }
-        .map_err(Some)
+        Ok(())
     }
 
-    #[inline]
-    fn take_from(&self, full_at: &AtomicU64, now: u64, time: u64) -> Result<(), u64> {
-        let mut before = full_at.load(Ordering::Relaxed);
-        loop {
-            if let Some(rebased) = token_bucket::rebased(&self.rate, before, now) {
-                // Whoever comes first does it; all others see the same or something later.
-                let _ = full_at.compare_exchange(before, rebased, Ordering::Relaxed, Ordering::Relaxed);
-                before = full_at.load(Ordering::Relaxed);
-                continue;
-            }
-            let after = token_bucket::take(&self.rate, before, now, time)?;
-            match full_at.compare_exchange_weak(before, after, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return Ok(()),
-                Err(other) => before = other,
-            }
+    #[cold]
+    #[inline(never)]
+    fn tell_near_limit(&self, now: u64, crossed: Crossed) {
+        if !self.events.is_heard() {
+            return;
+        }
+        let decisions = self.decisions_at(now, 0);
+        for (_, decision) in decisions.iter().enumerate().filter(|(index, _)| crossed & (1 << index) != 0) {
+            self.events.emit(|| EventKind::NearLimit {
+                limit_name: decision.policy,
+                used: decision.limit - decision.remaining,
+                limit: decision.limit,
+            });
+        }
+    }
+
+    /// How long so many units would have to wait.
+    pub(super) fn look_at(&self, now: Instant, units: u64) -> Refused {
+        let now = now.as_nanos();
+        match &self.used {
+            Used::Bucket(bucket) => Refused { wait: bucket.look(now, units), limit: 0 },
+            Used::Ledger(book) => book.lock().with(|limits, ledger| ledger.look(limits, now, units)),
+        }
+    }
+
+    /// Whether a call of this cost would pass, or how long it would have to wait.
+    pub(super) fn would_at(&self, now: Instant, cost: u64) -> Refused {
+        match &self.used {
+            Used::Bucket(bucket) if cost <= bucket.burst() => self.look_at(now, cost),
+            Used::Bucket(_) => Refused { wait: NEVER, limit: 0 },
+            Used::Ledger(book) => book.lock().with(|limits, ledger| ledger.would(limits, now.as_nanos(), cost)),
         }
     }
 
     /// How long a call of this cost would have to wait.
     #[cold]
     pub(super) fn look(&self, cost: u64) -> Refused {
-        if cost > self.limit() {
-            return None;
-        }
-        let now = time::now().as_nanos();
-        let time = self.rate.time_of(cost);
-        let looked = match &self.used {
-            Used::Bucket(full_at) => {
-                token_bucket::take(&self.rate, full_at.load(Ordering::Relaxed), now, time).map(|_| ())
-            }
-            Used::Log(log) => log.lock().look(&self.rate, now, cost).map(|_| ()),
-            Used::Counter(counter) => counter.lock().look(&self.rate, now, cost),
+        let decision = self.decisions(cost).tightest();
+        let wait = match decision.retry_after {
+            Some(wait) => time::nanos(wait),
+            None if decision.allowed => 0,
+            None => NEVER,
         };
-        Some(looked.err().unwrap_or(0))
+        Refused { wait, limit: self.index_of(decision.policy) }
+    }
+
+    fn index_of(&self, name: &str) -> usize {
+        match &self.used {
+            Used::Bucket(_) => 0,
+            Used::Ledger(book) => book.lock().limits.iter().position(|limit| limit.name == name).unwrap_or(0),
+        }
     }
 
     /// Whether not even one unit is left.
     pub(super) fn is_used_up(&self) -> bool {
-        self.remaining(time::now().as_nanos()) == 0
+        self.look_at(time::now(), 1).wait > 0
     }
 
-    /// What a call of this cost is told. `refused` is what it was refused for.
-    pub(super) fn decision(&self, refused: Option<Refused>) -> Decision {
-        let now = time::now().as_nanos();
-        Decision {
-            limit: self.limit(),
-            remaining: self.remaining(now),
-            retry_after: refused.flatten().map(Duration::from_nanos),
-            reset_after: Duration::from_nanos(self.full_in(now)),
-            allowed: refused.is_none(),
+    /// What a call of this cost would be told.
+    pub(super) fn decisions(&self, cost: u64) -> Decisions {
+        self.decisions_at(time::now().as_nanos(), cost)
+    }
+
+    fn decisions_at(&self, now: u64, cost: u64) -> Decisions {
+        match &self.used {
+            Used::Bucket(bucket) => Decisions::new(bucket.decision(now, cost), []),
+            Used::Ledger(book) => book.lock().with(|limits, ledger| ledger.decisions(limits, now, cost)),
         }
     }
 
-    /// The refusal of a call.
+    /// The refusal of a call, and its report. `None` in shadow mode: it passes.
     #[cold]
     #[inline(never)]
-    pub(super) fn refuse(&self, refused: Refused) -> Rejected {
-        let rejected = match refused {
-            Some(wait) => {
-                Rejected::new(self.events.name(), Reason::RateLimited).with_retry_after(Duration::from_nanos(wait))
-            }
-            None => Rejected::new(self.events.name(), Reason::CostTooHigh),
+    pub(super) fn refuse(&self, refused: Refused) -> Option<Rejected> {
+        let rejected = self.rejected(refused);
+        let shadow = self.is_shadow();
+        self.events.emit(|| EventKind::Rejected { rejected: &rejected, shadow });
+        (!shadow).then_some(rejected)
+    }
+
+    /// What a call is told that would have to wait too long in line.
+    #[cold]
+    pub(super) fn refusal(&self, wait: u64, cost: u64) -> Refused {
+        Refused { wait, ..self.look(cost) }
+    }
+
+    pub(super) fn rejected(&self, refused: Refused) -> Rejected {
+        let name = match &self.used {
+            Used::Bucket(bucket) => bucket.name(),
+            Used::Ledger(book) => book.lock().limits.get(refused.limit).map_or(self.events.name(), |limit| limit.name),
         };
-        self.events.emit(|| EventKind::Rejected { rejected: &rejected, shadow: false });
-        rejected
+        rejected(name, refused)
     }
 
-    const fn limit(&self) -> u64 {
-        match self.used {
-            Used::Bucket(_) => self.rate.burst,
-            Used::Log(_) | Used::Counter(_) => self.rate.units,
-        }
+    pub(super) fn is_shadow(&self) -> bool {
+        self.shadow.load(Ordering::Relaxed)
     }
 
-    fn remaining(&self, now: u64) -> u64 {
+    pub(super) fn set_shadow(&self, shadow: bool) {
+        self.shadow.store(shadow, Ordering::Relaxed);
+    }
+
+    /// Takes what was used already, whether it is there or not.
+    pub(super) fn charge_at(&self, now: Instant, units: u64) {
+        let now = now.as_nanos();
         match &self.used {
-            Used::Bucket(full_at) => token_bucket::remaining(&self.rate, full_at.load(Ordering::Relaxed), now),
-            Used::Log(log) => {
-                let mut log = log.lock();
-                log.slide(&self.rate, now);
-                self.rate.units - log.used()
-            }
-            Used::Counter(counter) => {
-                let mut counter = counter.lock();
-                let since = counter.slide(&self.rate, now);
-                self.rate.units.saturating_sub(counter.used(&self.rate, since))
+            Used::Bucket(bucket) => bucket.charge(now, units),
+            Used::Ledger(book) => book.lock().with(|limits, ledger| ledger.charge(limits, now, units)),
+        }
+    }
+
+    /// Gives back what was taken at a time.
+    pub(super) fn refund_at(&self, now: Instant, units: u64, taken_at: Instant) {
+        let now = now.as_nanos();
+        match &self.used {
+            Used::Bucket(bucket) => bucket.refund(now, units),
+            Used::Ledger(book) => {
+                book.lock().with(|limits, ledger| ledger.refund(limits, now, units, taken_at.as_nanos()));
             }
         }
     }
 
-    fn full_in(&self, now: u64) -> u64 {
+    pub(super) fn drain_at(&self, now: Instant) {
+        let now = now.as_nanos();
         match &self.used {
-            Used::Bucket(full_at) => token_bucket::owed(&self.rate, full_at.load(Ordering::Relaxed), now),
-            Used::Log(log) => log.lock().empty_at(&self.rate).map_or(0, |at| at.saturating_sub(now)),
-            Used::Counter(counter) => counter.lock().empty_at(&self.rate).saturating_sub(now),
+            Used::Bucket(bucket) => bucket.drain(now),
+            Used::Ledger(book) => book.lock().with(|limits, ledger| ledger.drain(limits, now)),
         }
+    }
+
+    pub(super) fn pause_at(&self, now: Instant, wait: Duration) {
+        let (now, wait) = (now.as_nanos(), time::nanos(wait));
+        match &self.used {
+            Used::Bucket(bucket) => bucket.pause(now, wait),
+            Used::Ledger(book) => book.lock().with(|limits, ledger| ledger.pause(limits, now, wait)),
+        }
+    }
+
+    pub(super) fn refill(&self) {
+        match &self.used {
+            Used::Bucket(bucket) => bucket.refill(),
+            Used::Ledger(book) => {
+                let mut book = book.lock();
+                let full = Ledger::new(&book.limits);
+                book.ledger = full;
+            }
+        }
+    }
+
+    pub(super) fn set_quota(&self, name: Option<&str>, quota: Quota) -> Result<(), ConfigError> {
+        const UNKNOWN: ConfigError = ConfigError::new("name", "is that of no limit of this limiter");
+        match &self.used {
+            Used::Bucket(bucket) => {
+                if name.is_some_and(|name| name != bucket.name()) {
+                    return Err(UNKNOWN);
+                }
+                bucket.set_rate(Algorithm::TokenBucket.check(quota)?);
+            }
+            Used::Ledger(book) => {
+                let mut book = book.lock();
+                let limit = match name {
+                    None => book.limits.first_mut(),
+                    Some(name) => book.limits.iter_mut().find(|limit| limit.name == name),
+                };
+                let limit = limit.ok_or(UNKNOWN)?;
+                limit.rate = limit.algorithm.check(quota)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Books units ahead of time, where that can be done.
+    pub(super) fn reserve_at(&self, now: Instant, cost: u64) -> Result<Option<Reserved>, Refused> {
+        match &self.used {
+            Used::Bucket(bucket) => bucket.reserve(now.as_nanos(), cost).map(Some),
+            Used::Ledger(_) => self.take_at(now, cost).map(|()| None),
+        }
+    }
+
+    pub(super) fn unreserve_at(&self, now: Instant, reserved: Reserved) {
+        if let Used::Bucket(bucket) = &self.used {
+            bucket.unreserve(now.as_nanos(), reserved);
+        }
+    }
+
+    /// Whether it is as a new one, and nobody waits.
+    pub(super) fn is_idle(&self) -> bool {
+        let now = time::now().as_nanos();
+        self.line.is_empty()
+            && match &self.used {
+                Used::Bucket(bucket) => bucket.decision(now, 0).reset_after.is_zero(),
+                Used::Ledger(book) => book.lock().with(|limits, ledger| ledger.is_full(limits, now)),
+            }
+    }
+}
+
+impl Gate for Limiter {
+    fn line(&self) -> &Line {
+        &self.line
+    }
+
+    fn take(&self, now: Instant, cost: u64) -> Result<(), u64> {
+        self.take_at(now, cost).map_err(|refused| refused.wait)
+    }
+
+    fn ahead(&self, now: Instant, units: u64) -> u64 {
+        self.look_at(now, units).wait
+    }
+
+    fn give_back(&self, now: Instant, cost: u64, taken_at: Instant) {
+        self.refund_at(now, cost, taken_at);
+    }
+}
+
+impl Book {
+    fn take(&mut self, now: u64, cost: u64, near: Option<f64>) -> Result<Crossed, Refused> {
+        self.ledger.take(&self.limits, now, cost, near)
+    }
+
+    fn with<T>(&mut self, change: impl FnOnce(&[Limit], &mut Ledger) -> T) -> T {
+        change(&self.limits, &mut self.ledger)
+    }
+}
+
+pub(super) fn rejected(name: &'static str, refused: Refused) -> Rejected {
+    match refused.wait() {
+        None => Rejected::new(name, Reason::CostTooHigh),
+        Some(wait) => Rejected::new(name, Reason::RateLimited).with_retry_after(wait),
     }
 }

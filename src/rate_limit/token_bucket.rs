@@ -3,37 +3,62 @@
 //! The bucket is known by the moment at which it will be full again. A call moves that moment on by what it costs, and is refused if that would
 //! put it further away than a whole burst takes. So nothing has to be refilled, and nothing is lost by rounding between calls.
 
-use super::quota::{Rate, STEP};
+use super::quota::{LONGEST, Rate, STEP};
 
 /// What a bucket makes of a call: the moment at which it is full then, or how long to wait before the same call is admitted.
 ///
 /// `full_at` and `now` are nanoseconds of one clock. The cost is one of [`Rate::time_of`], so at most a whole burst.
 #[inline]
 pub(super) fn take(rate: &Rate, full_at: u64, now: u64, time: u64) -> Result<u64, u64> {
-    let owed = owed(rate, full_at, now);
-    let after = owed.saturating_add(time);
+    let after = owed(full_at, now).saturating_add(time);
     if after <= rate.whole { Ok(now.saturating_add(after)) } else { Err(after - rate.whole) }
 }
 
 /// When a bucket is full whose clock was put back, if it was: it is empty now, and fills from here, so that nobody waits for the clock.
+///
+/// A debt or a pause puts a bucket that far ahead too. `horizon` is the furthest to which any has.
 #[inline]
-pub(super) fn rebased(rate: &Rate, full_at: u64, now: u64) -> Option<u64> {
-    let is_behind = full_at.saturating_sub(now) > rate.whole.saturating_add(STEP);
+pub(super) fn rebased(rate: &Rate, full_at: u64, now: u64, horizon: impl FnOnce() -> u64) -> Option<u64> {
+    let is_behind = owed(full_at, now) > rate.whole.saturating_add(STEP) && full_at > horizon();
     is_behind.then(|| now.saturating_add(rate.whole))
 }
 
 /// How long the bucket takes to be full.
 #[inline]
-pub(super) fn owed(rate: &Rate, full_at: u64, now: u64) -> u64 {
-    full_at.saturating_sub(now).min(rate.whole)
+pub(super) const fn owed(full_at: u64, now: u64) -> u64 {
+    full_at.saturating_sub(now)
 }
 
 /// How many units are left.
 pub(super) fn remaining(rate: &Rate, full_at: u64, now: u64) -> u64 {
-    let left = rate.whole - owed(rate, full_at, now);
+    let left = rate.whole.saturating_sub(owed(full_at, now));
     // Less than 2^126; what is rounded up for a unit is rounded down for all.
     let exact = u128::from(left) * u128::from(rate.burst) / u128::from(rate.whole);
     exact as u64
+}
+
+/// Takes what was used already, whether it is there or not: what is not is a debt.
+pub(super) fn charged(full_at: u64, now: u64, time: u64) -> u64 {
+    owed(full_at, now).saturating_add(time).min(LONGEST).saturating_add(now)
+}
+
+/// Leaves nothing.
+pub(super) const fn drained(rate: &Rate, full_at: u64, now: u64) -> u64 {
+    later(full_at, now.saturating_add(rate.whole))
+}
+
+/// Admits nothing for so long, and then one unit: who asked for the pause gets no burst at its end.
+pub(super) fn paused(rate: &Rate, full_at: u64, now: u64, wait: u64) -> u64 {
+    later(full_at, now.saturating_add(wait.min(LONGEST)).saturating_add(rate.whole - rate.each.min(rate.whole)))
+}
+
+/// Gives back what a reservation took, as far as nobody has reserved after it: who did waits for what was there then.
+pub(super) const fn unreserved(full_at: u64, reserved_until: u64, time: u64) -> u64 {
+    full_at.saturating_sub(time.saturating_sub(full_at.saturating_sub(reserved_until)))
+}
+
+const fn later(one: u64, other: u64) -> u64 {
+    if one > other { one } else { other }
 }
 
 #[cfg(test)]
@@ -93,40 +118,66 @@ mod tests {
     fn a_clock_that_steps_back_makes_nobody_wait_for_it() {
         let rate = rate(Quota::per_second(1));
         let full_at = take(&rate, 0, 1_000_000 * SECOND, rate.each).unwrap();
-        let full_at = rebased(&rate, full_at, 5).unwrap();
+        let full_at = rebased(&rate, full_at, 5, || 0).unwrap();
         assert_eq!(take(&rate, full_at, 5, rate.each), Err(SECOND));
         assert!(take(&rate, full_at, 5 + SECOND, rate.each).is_ok());
         // Readings that overtook one another are no step.
-        assert_eq!(rebased(&rate, 100 * SECOND + rate.whole + 1, 100 * SECOND), None);
+        assert_eq!(rebased(&rate, 100 * SECOND + rate.whole + 1, 100 * SECOND, || 0), None);
+    }
+
+    #[test]
+    fn a_debt_is_no_clock_that_steps_back() {
+        let rate = rate(Quota::per_second(1));
+        let full_at = charged(0, SECOND, 3_600 * SECOND);
+        assert_eq!(rebased(&rate, full_at, SECOND, || full_at), None);
+        assert_eq!(take(&rate, full_at, SECOND, rate.each), Err(3_600 * SECOND));
+        assert_eq!(remaining(&rate, full_at, SECOND), 0);
+        assert_eq!(charged(u64::MAX, 5, u64::MAX), 5 + LONGEST);
+    }
+
+    #[test]
+    fn after_a_pause_there_is_one_unit() {
+        let rate = rate(Quota::per_second(10));
+        let full_at = paused(&rate, 0, SECOND, 60 * SECOND);
+        assert_eq!(take(&rate, full_at, 61 * SECOND - 1, rate.each), Err(1));
+        let full_at = take(&rate, full_at, 61 * SECOND, rate.each).unwrap();
+        assert_eq!(take(&rate, full_at, 61 * SECOND, rate.each), Err(rate.each));
     }
 
     proptest! {
-        /// Against a bucket of fractions, over random arrivals and costs.
+        /// Against a bucket of fractions, over random arrivals, costs and steps of the clock.
         #[test]
         fn it_is_the_bucket_that_it_stands_for(
-            units in 1_u64..2_000, burst in 1_u64..50, steps in proptest::collection::vec((0_u64..3_000_000_000, 1_u64..60), 1..200),
+            units in 1_u64..2_000, burst in 1_u64..50,
+            steps in proptest::collection::vec((0_u64..3_000_000_000, 1_u64..60, 0_u8..20), 1..200),
         ) {
             // Whole nanoseconds, so that there is no rounding: the interval is the unit's.
-            let each = units * 1_000;
-            let rate = rate(Quota::new(1, Duration::from_nanos(each)).burst(burst));
-            let (mut full_at, mut now) = (0, SECOND);
-            // In nanoseconds of filling, which are fractions of a token.
-            let mut tokens = u128::from(burst) * u128::from(each);
-            for (wait, cost) in steps {
-                now += wait;
-                tokens = (tokens + u128::from(wait)).min(u128::from(burst) * u128::from(each));
-                prop_assert_eq!(u128::from(remaining(&rate, full_at, now)), tokens / u128::from(each));
+            let each = i128::from(units * 1_000);
+            let rate = rate(Quota::new(1, Duration::from_nanos(units * 1_000)).burst(burst));
+            let (mut full_at, mut now) = (0, 1_u64 << 62);
+            // In nanoseconds of filling, which are fractions of a token, and as if the bucket had no rim until somebody looks.
+            let (whole, mut tokens) = (i128::from(burst) * each, i128::MAX / 2);
+            for (wait, cost, step) in steps {
+                let forward = if step == 0 { -10 * i128::from(wait) } else { i128::from(wait) };
+                now = now.checked_add_signed(forward as i64).unwrap();
+                tokens += forward;
+                if let Some(rebased) = rebased(&rate, full_at, now, || 0) {
+                    prop_assert!(tokens < -i128::from(STEP));
+                    (full_at, tokens) = (rebased, 0);
+                }
+                prop_assert!(tokens >= -i128::from(STEP));
+                prop_assert_eq!(i128::from(remaining(&rate, full_at, now)), tokens.clamp(0, whole) / each);
                 if cost > burst {
                     continue;
                 }
-                let price = u128::from(cost) * u128::from(each);
+                let price = i128::from(cost) * each;
                 match take(&rate, full_at, now, rate.time_of(cost)) {
                     Ok(next) => {
                         prop_assert!(tokens >= price);
-                        tokens -= price;
+                        tokens = tokens.min(whole) - price;
                         full_at = next;
                     }
-                    Err(wait) => prop_assert_eq!(u128::from(wait), price - tokens),
+                    Err(wait) => prop_assert_eq!(i128::from(wait), price - tokens),
                 }
             }
         }

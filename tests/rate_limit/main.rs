@@ -2,7 +2,14 @@
 
 #![cfg(feature = "full")]
 
+#[path = "../support/mod.rs"]
 mod support;
+
+mod handle;
+mod keyed;
+mod settle;
+mod several;
+mod waiting;
 
 use std::{
     sync::{

@@ -1,0 +1,96 @@
+//! What happens after a call, by its answer.
+
+use std::{future::ready, time::Duration};
+
+use buttress::{
+    AsRejected, BoxError, Outcome,
+    rate_limit::{
+        ActualCost, KeyedRateLimitLayer, KeyedWaitingLayer, Paid, PauseWhenAsked, Quota, RateLimitLayer,
+        RateLimitSettings as Settings,
+    },
+};
+use tokio::time::advance;
+use tower::{Layer, Service, ServiceExt, service_fn};
+
+use crate::{NS, SECOND};
+
+const TOKENS: Settings = Settings::token_bucket(Quota::per_second(1_000));
+
+/// Answers what it is asked.
+fn echo() -> impl Service<u64, Response = u64, Error = BoxError, Future: Send> + Clone + Send + 'static {
+    service_fn(|n: u64| ready(if n == 0 { Err("failed".into()) } else { Ok(n) }))
+}
+
+/// upstash_negative_rates_praxis_121_language_model_tokens
+#[tokio::test(start_paused = true)]
+async fn the_answer_says_what_the_call_has_cost() {
+    let estimate = |_: &u64| 100;
+    let layer = RateLimitLayer::new(TOKENS).cost(estimate).after(ActualCost(|answer: &u64| *answer));
+    let handle = layer.handle();
+    for (actual, remaining) in [(100, 900), (150, 750), (20, 730), (0, 630), (u64::MAX, 0)] {
+        let _ = layer.layer(echo()).oneshot(actual).await;
+        assert_eq!(handle.peek().remaining, remaining, "{actual}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_says_when_to_come_back_pauses_the_limiter() {
+    let classify = |result: Result<&u64, &BoxError>| match result {
+        Ok(_) => Outcome::Success,
+        Err(_) => Outcome::Transient { retry_after: Some(Duration::MAX) },
+    };
+    let layer = RateLimitLayer::new(TOKENS).after(PauseWhenAsked::new(classify, 30 * SECOND));
+    assert!(layer.layer(echo()).oneshot(1).await.is_ok());
+    assert!(layer.layer(echo()).oneshot(0).await.is_err());
+    let refused = layer.layer(echo()).oneshot(1).await.unwrap_err().as_rejected().unwrap();
+    assert_eq!(refused.retry_after(), Some(30 * SECOND), "and not for ever");
+    advance(30 * SECOND - NS).await;
+    assert!(layer.layer(echo()).oneshot(1).await.is_err());
+    advance(NS).await;
+    assert!(layer.layer(echo()).oneshot(1).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_can_be_told_what_is_left() {
+    let tell = |result: &mut Result<u64, BoxError>, paid: &Paid<'_>| {
+        *result = Ok(paid.decisions().unwrap().tightest().remaining);
+    };
+    let settings = Settings::token_bucket(Quota::per_second(10));
+    let layer = RateLimitLayer::new(settings).after(tell);
+    let mut service = layer.layer(echo());
+    assert_eq!(service.ready().await.unwrap().call(7).await.unwrap(), 9);
+    let mut waits = layer.waiting().layer(echo());
+    assert_eq!(waits.ready().await.unwrap().call(7).await.unwrap(), 8);
+    let mut paced = RateLimitLayer::new(settings).after(tell).backpressure().layer(echo());
+    assert_eq!(paced.ready().await.unwrap().call(7).await.unwrap(), 9);
+    let mut keyed = KeyedRateLimitLayer::new(settings, |n: &u64| *n).after(tell).layer(echo());
+    assert_eq!(keyed.ready().await.unwrap().call(7).await.unwrap(), 9);
+    let mut keyed = KeyedWaitingLayer::new(settings, |n: &u64| *n).after(tell).layer(echo());
+    assert_eq!(keyed.ready().await.unwrap().call(7).await.unwrap(), 9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_things_can_be_done_and_a_key_has_its_own_account() {
+    let hooks = (ActualCost(|answer: &u64| *answer), |result: &mut Result<u64, BoxError>, paid: &Paid<'_>| {
+        if let Ok(3) = result {
+            paid.pause(SECOND);
+        }
+    });
+    let layer = KeyedRateLimitLayer::new(TOKENS, |n: &u64| *n).after(hooks);
+    let handle = layer.handle();
+    for n in [2, 3, 500] {
+        assert!(layer.layer(echo()).oneshot(n).await.is_ok());
+    }
+    assert_eq!([2, 500, 4].map(|key| handle.peek(&key).remaining), [998, 500, 1000]);
+    assert_eq!(handle.try_acquire(&3, 1).unwrap_err().retry_after(), Some(SECOND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_cancelled_has_paid_what_was_thought() {
+    let hangs = service_fn(|_: u64| std::future::pending::<Result<u64, BoxError>>());
+    let layer = RateLimitLayer::new(TOKENS).cost(|_: &u64| 100).after(ActualCost(|answer: &u64| *answer));
+    let mut call = tokio_test::task::spawn(layer.layer(hangs).oneshot(1));
+    assert!(call.poll().is_pending());
+    drop(call);
+    assert_eq!(layer.handle().peek().remaining, 900);
+}

@@ -1,0 +1,453 @@
+//! Calls that wait for their turn: in a future, and in `poll_ready`.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
+};
+
+use buttress::{
+    AsRejected, Deadline, Reason, Rejected,
+    rate_limit::{Quota, RateLimitHandle, RateLimitLayer, RateLimitSettings as Settings},
+};
+use tokio::time::{Instant, advance, sleep};
+use tower::{Layer, Service, ServiceExt};
+
+use crate::{
+    ALGORITHMS, NS, SECOND,
+    support::{AppError, Probe, Ready},
+};
+
+/// Ten a second, one at a time.
+const STEADY: Settings =
+    Settings::token_bucket(Quota::per_second(10).burst(1)).max_wait(Duration::MAX).max_waiters(1_000);
+const STEP: Duration = Duration::from_millis(100);
+
+type Call = Pin<Box<dyn Future<Output = Result<u32, AppError>> + Send>>;
+
+/// Calls through a layer that waits.
+fn caller(handle: &RateLimitHandle) -> impl Fn(u32) -> Call {
+    let layer = handle.layer().waiting();
+    let service = layer.layer(Probe::new().0);
+    move |request| Box::pin(service.clone().oneshot(request))
+}
+
+/// A waker that counts.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn polled(call: &mut Call, woken: &Arc<Woken>) -> Poll<Result<u32, AppError>> {
+    call.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(woken))))
+}
+
+fn rejected(answer: Result<u32, AppError>) -> Rejected {
+    answer.unwrap_err().as_rejected().unwrap()
+}
+
+/// resilience4j_1968_unfair_waiters
+#[tokio::test(start_paused = true)]
+async fn first_come_first_served_at_the_rate() {
+    let handle = RateLimitHandle::try_new(STEADY).unwrap();
+    let call = caller(&handle);
+    let (begin, order) = (Instant::now(), Arc::new(Mutex::new(Vec::new())));
+    let calls: Vec<_> = (0..20)
+        .map(|n| {
+            let (call, order) = (call(n), Arc::clone(&order));
+            tokio::spawn(async move {
+                call.await.unwrap();
+                order.lock().unwrap().push((n, begin.elapsed()));
+            })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap();
+    }
+    let expected: Vec<_> = (0..20).map(|n| (n, n * STEP)).collect();
+    assert_eq!(*order.lock().unwrap(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_waiter_is_woken_once() {
+    let handle = RateLimitHandle::try_new(STEADY).unwrap();
+    let call = caller(&handle);
+    assert!(handle.check(1).allowed);
+    let mut waiting: Vec<_> = (0..10).map(|n| (call(n), Arc::new(Woken::default()))).collect();
+    for (call, woken) in &mut waiting {
+        assert!(polled(call, woken).is_pending());
+    }
+    for done in 1..=10 {
+        sleep(STEP).await;
+        for (n, (_, woken)) in waiting.iter().enumerate() {
+            assert_eq!(woken.0.load(Ordering::SeqCst), usize::from(n < done), "{n} after {done}");
+        }
+    }
+    // Nobody has been polled in between: their turns did not depend on it.
+    for (call, woken) in &mut waiting {
+        assert!(polled(call, woken).is_ready());
+    }
+}
+
+/// moka_240_polled_once_and_never_again
+#[tokio::test(start_paused = true)]
+async fn who_is_polled_once_and_never_again_holds_up_nobody() {
+    let handle = RateLimitHandle::try_new(STEADY).unwrap();
+    let call = caller(&handle);
+    assert!(handle.check(1).allowed);
+    let mut sleeper = call(0);
+    assert!(polled(&mut sleeper, &Arc::default()).is_pending());
+    let begin = Instant::now();
+    assert_eq!(call(1).await, Ok(1));
+    assert_eq!(begin.elapsed(), 2 * STEP);
+    // What was granted to it and never used is given back.
+    drop(sleeper);
+    assert!(handle.check(1).allowed);
+}
+
+/// failsafe_go_cancelled_waiter_keeps_its_reservation
+#[tokio::test(start_paused = true)]
+async fn when_half_of_a_hundred_leave_the_others_move_up() {
+    for settings in [STEADY, Settings::sliding_log(Quota::new(1, STEP)).max_wait(Duration::MAX)] {
+        let handle = RateLimitHandle::try_new(settings).unwrap();
+        let call = caller(&handle);
+        assert!(handle.check(1).allowed);
+        let mut first: Vec<_> = (0..50).map(&call).collect();
+        for call in &mut first {
+            assert!(polled(call, &Arc::default()).is_pending());
+        }
+        let begin = Instant::now();
+        let rest: Vec<_> = (50..100).map(|n| tokio::spawn(call(n))).collect();
+        tokio::task::yield_now().await;
+        assert_eq!(handle.snapshot().waiting, 100);
+        drop(first);
+        for call in rest {
+            call.await.unwrap().unwrap();
+        }
+        assert_eq!(begin.elapsed(), 50 * STEP, "{settings:?}");
+        assert_eq!(handle.snapshot().waiting, 0);
+    }
+}
+
+/// failsafe_go_reject_at_once_if_the_wait_exceeds_max
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_would_be_too_long_is_refused_at_once_and_says_when_it_would_not() {
+    for (index, algorithm) in ALGORITHMS.into_iter().enumerate() {
+        let settings = algorithm(Quota::per_second(2)).max_wait(2 * SECOND);
+        let handle = RateLimitHandle::try_new(settings).unwrap();
+        let call = caller(&handle);
+        while handle.check(1).allowed {}
+        let mut waiting = Vec::new();
+        let refused = loop {
+            let mut next = call(7);
+            match polled(&mut next, &Arc::default()) {
+                Poll::Pending => waiting.push(next),
+                Poll::Ready(answer) => break rejected(answer),
+            }
+            assert!(waiting.len() < 10, "{settings:?}");
+        };
+        assert!((2..=5).contains(&waiting.len()), "{} {settings:?}", waiting.len());
+        assert_eq!((refused.reason(), refused.reached_inner()), (Reason::RateLimited, false));
+        let wait = refused.retry_after().unwrap();
+        if index == 2 {
+            // What a counter will say of several windows is an estimate.
+            continue;
+        }
+        // A nanosecond earlier it is too early still.
+        advance(wait - NS).await;
+        assert!(polled(&mut call(7), &Arc::default()).is_ready(), "{settings:?}");
+        advance(NS).await;
+        assert!(polled(&mut call(7), &Arc::default()).is_pending(), "{settings:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_past_the_deadline_of_the_call() {
+    let handle = RateLimitHandle::try_new(STEADY).unwrap();
+    let call = caller(&handle);
+    assert!(handle.check(1).allowed);
+    let begin = Instant::now();
+    let refused = rejected(Deadline::after(STEP - NS).scope(call(7)).await);
+    assert_eq!(
+        (begin.elapsed(), refused.reason(), refused.retry_after()),
+        (Duration::ZERO, Reason::RateLimited, Some(STEP))
+    );
+    assert_eq!(Deadline::after(STEP).scope(call(7)).await, Ok(7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_line_is_bounded_and_who_gives_up_makes_room() {
+    let handle = RateLimitHandle::try_new(STEADY.max_waiters(3)).unwrap();
+    let call = caller(&handle);
+    assert!(handle.check(1).allowed);
+    let mut waiting: Vec<_> = (0..3).map(&call).collect();
+    for call in &mut waiting {
+        assert!(polled(call, &Arc::default()).is_pending());
+    }
+    let refused = rejected(call(7).await);
+    assert_eq!(refused.retry_after(), Some(STEP), "when the first has gone");
+    waiting.pop();
+    assert!(polled(&mut call(7), &Arc::default()).is_pending());
+}
+
+/// Who is known to be late leaves at once, and does not keep others from their turn.
+#[tokio::test(start_paused = true)]
+async fn a_pause_sends_away_who_cannot_wait_for_its_end() {
+    let handle = RateLimitHandle::try_new(STEADY.max_wait(SECOND)).unwrap();
+    let call = caller(&handle);
+    assert!(handle.check(1).allowed);
+    let hurried: Vec<_> = (0..5).map(|n| tokio::spawn(call(n))).collect();
+    let patient = RateLimitHandle::clone(&handle).layer().waiting().layer(Probe::new().0);
+    tokio::task::yield_now().await;
+    handle.pause(10 * SECOND);
+    let begin = Instant::now();
+    for call in hurried {
+        let refused = rejected(call.await.unwrap());
+        assert!(refused.retry_after() >= Some(10 * SECOND));
+    }
+    assert_eq!(begin.elapsed(), Duration::ZERO);
+    assert!(patient.oneshot(7).await.is_err());
+    handle.reset();
+    assert_eq!(call(7).await, Ok(7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_for_all_lets_those_in_line_go_at_once() {
+    let handle = RateLimitHandle::try_new(STEADY).unwrap();
+    let call = caller(&handle);
+    assert!(handle.check(1).allowed);
+    let waiting: Vec<_> = (0..5).map(|n| tokio::spawn(call(n))).collect();
+    tokio::task::yield_now().await;
+    let begin = Instant::now();
+    handle.refund(1);
+    tokio::task::yield_now().await;
+    assert_eq!(handle.snapshot().waiting, 4);
+    handle.set_quota(Quota::per_second(1_000)).unwrap();
+    for call in waiting {
+        call.await.unwrap().unwrap();
+    }
+    assert!(begin.elapsed() < STEP);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cost_that_can_never_be_paid_does_not_wait() {
+    let layer = RateLimitLayer::new(STEADY).waiting().cost(|cost: &u32| u64::from(*cost));
+    let service = layer.layer(Probe::new().0);
+    assert_eq!(rejected(service.oneshot(2).await).reason(), Reason::CostTooHigh);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_cost_at_the_head_is_not_passed_by() {
+    let settings = Settings::token_bucket(Quota::per_second(10)).max_wait(Duration::MAX);
+    let layer = RateLimitLayer::new(settings).waiting().cost(|cost: &u32| u64::from(*cost));
+    let service = layer.layer(Probe::new().0);
+    assert_eq!(service.clone().oneshot(10).await, Ok(10));
+    let begin = Instant::now();
+    let large = tokio::spawn(service.clone().oneshot(10));
+    tokio::task::yield_now().await;
+    assert_eq!(service.oneshot(1).await, Ok(1));
+    assert!(large.is_finished());
+    assert_eq!(begin.elapsed(), SECOND + STEP);
+}
+
+/// tower_resilience_W17_the_inner_readiness_is_held_while_waiting
+#[tokio::test(start_paused = true)]
+async fn who_waits_in_line_holds_no_readiness() {
+    let handle = RateLimitHandle::try_new(STEADY).unwrap();
+    let (probe, control) = Probe::new();
+    let service = handle.layer().waiting().layer(probe);
+    assert!(handle.check(1).allowed);
+    let mut waits: Call = Box::pin(service.oneshot(7));
+    assert!(polled(&mut waits, &Arc::default()).is_pending());
+    assert_eq!((control.readiness.load(Ordering::SeqCst), control.alive()), (0, 0));
+    assert_eq!(waits.await, Ok(7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_without_a_timer_ends_when_somebody_leaves_something() {
+    let handle = RateLimitHandle::try_new(STEADY).unwrap();
+    let call = caller(&handle);
+    assert!(handle.check(1).allowed);
+    // On a thread without a runtime.
+    let waits = std::thread::spawn({
+        let call = call(7);
+        move || futures::executor::block_on(call)
+    });
+    while handle.snapshot().waiting == 0 {
+        std::thread::yield_now();
+    }
+    handle.refund(1);
+    assert_eq!(waits.join().unwrap(), Ok(7));
+}
+
+/// In two runtimes, of which the one that keeps the time ends first.
+#[test]
+fn a_runtime_that_ends_takes_nobody_else_along() {
+    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+    let settings = Settings::token_bucket(Quota::new(1, Duration::from_millis(300))).max_wait(Duration::MAX);
+    let handle = RateLimitHandle::try_new(settings).unwrap();
+    let call = caller(&handle);
+    assert!(handle.check(1).allowed);
+    let (one, other) = (runtime(), runtime());
+    let first = one.spawn(call(1));
+    while handle.snapshot().waiting < 1 {
+        std::thread::yield_now();
+    }
+    let second = other.spawn(call(2));
+    while handle.snapshot().waiting < 2 {
+        std::thread::yield_now();
+    }
+    drop(one);
+    assert!(other.block_on(first).unwrap_err().is_cancelled());
+    assert_eq!(other.block_on(second).unwrap(), Ok(2));
+}
+
+/// What was asked is admitted, refused or given back, whoever is cancelled when.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_lost_under_random_cancellation() {
+    use rand::{RngExt, SeedableRng, rngs::SmallRng};
+    for seed in 0..30 {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let quota = Quota::per_second(100).burst(10);
+        let settings =
+            if seed % 2 == 0 { Settings::token_bucket(quota) } else { Settings::sliding_log(Quota::new(10, STEP)) };
+        let handle = RateLimitHandle::try_new(settings.max_waiters(30).max_wait(SECOND)).unwrap();
+        let layer = handle.layer().waiting().cost(|cost: &u32| u64::from(*cost));
+        let (probe, control) = Probe::new();
+        let service = layer.layer(probe);
+        let (begin, mut calls, mut units) = (Instant::now(), Vec::<Call>::new(), 0);
+        for _ in 0..2_000 {
+            match random.random_range(0..10) {
+                0..5 => calls.push(Box::pin(service.clone().oneshot(random.random_range(1..4)))),
+                5..7 if !calls.is_empty() => drop(calls.swap_remove(random.random_range(0..calls.len()))),
+                _ => sleep(Duration::from_millis(random.random_range(0..30))).await,
+            }
+            let mut place = 0;
+            while place < calls.len() {
+                // Some are forgotten for a while.
+                if random.random_range(0..4) > 0
+                    && let Poll::Ready(answer) = polled(&mut calls[place], &Arc::default())
+                {
+                    units += answer.unwrap_or(0);
+                    drop(calls.swap_remove(place));
+                } else {
+                    place += 1;
+                }
+            }
+        }
+        drop(calls);
+        assert!(control.calls() > 100, "seed {seed}");
+        let most = 10.0 + begin.elapsed().as_secs_f64() * 100.0;
+        assert!(f64::from(units) <= most, "seed {seed}: {units} of {most}");
+        assert_eq!(handle.snapshot().waiting, 0);
+        sleep(SECOND).await;
+        assert_eq!(handle.peek().remaining, 10, "seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_in_shadow_mode() {
+    let handle = RateLimitHandle::try_new(STEADY.shadow()).unwrap();
+    let call = caller(&handle);
+    let begin = Instant::now();
+    for n in 0..10 {
+        assert_eq!(call(n).await, Ok(n));
+    }
+    let mut paced = handle.layer().backpressure().layer(Probe::new().0);
+    for n in 0..10 {
+        assert_eq!(paced.ready().await.unwrap().call(n).await, Ok(n));
+    }
+    assert_eq!(begin.elapsed(), Duration::ZERO);
+}
+
+// ===== backpressure =====
+
+#[tokio::test(start_paused = true)]
+async fn a_client_is_paced_by_readiness() {
+    let layer = RateLimitLayer::new(STEADY).backpressure();
+    let mut service = layer.layer(Probe::new().0);
+    let begin = Instant::now();
+    for n in 0..5 {
+        assert_eq!(service.ready().await.unwrap().call(n).await, Ok(n));
+        assert_eq!(begin.elapsed(), n * STEP);
+    }
+}
+
+/// tower_resilience_W15_a_unit_is_lost_with_an_unused_readiness
+#[tokio::test(start_paused = true)]
+async fn readiness_that_is_not_used_gives_its_unit_back() {
+    let layer = RateLimitLayer::new(STEADY).backpressure();
+    for _ in 0..5 {
+        let mut idle = layer.layer(Probe::new().0);
+        idle.ready().await.unwrap();
+        assert_eq!(layer.handle().peek().remaining, 0);
+        drop(idle);
+        assert_eq!(layer.handle().peek().remaining, 1);
+    }
+    // Somebody waits for it.
+    let mut idle = layer.layer(Probe::new().0);
+    idle.ready().await.unwrap();
+    let mut next = layer.layer(Probe::new().0);
+    let waits = tokio::spawn(async move { next.ready().await.unwrap().call(7).await });
+    tokio::task::yield_now().await;
+    let begin = Instant::now();
+    drop(idle);
+    assert_eq!(waits.await.unwrap(), Ok(7));
+    assert_eq!(begin.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_unit_is_kept_while_the_inner_service_is_not_ready() {
+    let layer = RateLimitLayer::new(STEADY).backpressure();
+    let (probe, control) = Probe::new();
+    control.ready(Ready::After(3));
+    let mut service = layer.layer(probe);
+    let begin = Instant::now();
+    assert_eq!(service.ready().await.unwrap().call(7).await, Ok(7));
+    assert_eq!((begin.elapsed(), layer.handle().peek().remaining), (Duration::ZERO, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_line_is_full_readiness_comes_at_once_and_the_answer_is_a_refusal() {
+    let layer = RateLimitLayer::new(STEADY.max_waiters(1)).backpressure();
+    let mut services: Vec<_> = (0..3).map(|_| layer.layer(Probe::new().0)).collect();
+    services[0].ready().await.unwrap();
+    let mut waits = tokio_test::task::spawn(services[1].ready());
+    assert!(waits.poll().is_pending());
+    drop(waits);
+    assert_eq!(layer.handle().snapshot().waiting, 1);
+    let refused = services[2].ready().await.unwrap().call(7).await;
+    assert_eq!(rejected(refused).reason(), Reason::RateLimited);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_in_futures_and_in_readiness_stand_in_one_line() {
+    let handle = RateLimitHandle::try_new(STEADY).unwrap();
+    let (call, order) = (caller(&handle), Arc::new(Mutex::new(Vec::new())));
+    assert!(handle.check(1).allowed);
+    let mut tasks = Vec::new();
+    for n in 0..6_u32 {
+        let (order, call, mut paced) =
+            (Arc::clone(&order), call(n), handle.layer().backpressure().layer(Probe::new().0));
+        tasks.push(tokio::spawn(async move {
+            if n % 2 == 0 {
+                call.await.unwrap()
+            } else {
+                paced.ready().await.unwrap().call(n).await.unwrap()
+            };
+            order.lock().unwrap().push(n);
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3, 4, 5]);
+}
