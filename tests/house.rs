@@ -60,13 +60,14 @@ const RETRY: [&str; 14] = [
     "backoff", "delays", "cost", "decision", "recipe", "policy", "resend", "spare", "state", "course", "handle",
     "future", "service", "layer",
 ];
-const RATE_LIMIT: [&str; 11] = [
+const RATE_LIMIT: [&str; 12] = [
     "quota",
     "token_bucket",
     "sliding_log",
     "sliding_counter",
     "policy",
     "decision",
+    "settle",
     "state",
     "handle",
     "future",

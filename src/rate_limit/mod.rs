@@ -102,6 +102,7 @@ mod loom_models;
 mod policy;
 mod quota;
 mod service;
+mod settle;
 mod sliding_counter;
 mod sliding_log;
 mod state;
@@ -115,4 +116,5 @@ pub use self::{
     policy::RateLimitSettings,
     quota::Quota,
     service::{OneUnit, RateLimit, RequestCost},
+    settle::{Decisions, Paid, Settle},
 };

@@ -111,7 +111,9 @@ impl Limiter {
     pub(super) fn decision(&self, refused: Option<Refused>) -> Decision {
         let now = time::now().as_nanos();
         Decision {
+            policy: self.events.name(),
             limit: self.limit(),
+            period: self.period(),
             remaining: self.remaining(now),
             retry_after: refused.flatten().map(Duration::from_nanos),
             reset_after: Duration::from_nanos(self.full_in(now)),
@@ -138,6 +140,12 @@ impl Limiter {
             Used::Bucket(_) => self.rate.burst,
             Used::Log(_) | Used::Counter(_) => self.rate.units,
         }
+    }
+
+    /// How long the units of the limit take to come.
+    fn period(&self) -> Duration {
+        let exact = u128::from(self.rate.period) * u128::from(self.limit()) / u128::from(self.rate.units);
+        Duration::from_nanos(u64::try_from(exact).unwrap_or(u64::MAX))
     }
 
     fn remaining(&self, now: u64) -> u64 {
