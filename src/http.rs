@@ -107,6 +107,23 @@
 //! # }
 //! ```
 //!
+//! What is left of a quota, for a handler that asks the limiter itself:
+//!
+//! ```
+//! use buttress::{http::RateLimitHeaders, rate_limit::{Quota, RateLimitHandle, RateLimitSettings}};
+//! use http::Response;
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), buttress::ConfigError> {
+//! let limiter = RateLimitHandle::try_new(RateLimitSettings::token_bucket(Quota::per_minute(60)).name("search"))?;
+//! let mut response = Response::new("found");
+//! RateLimitHeaders::new().write(response.headers_mut(), &[limiter.check(20)]);
+//! assert_eq!(response.headers()["ratelimit-policy"], r#""search";q=60;w=60"#);
+//! assert_eq!(response.headers()["ratelimit"], r#""search";r=40;t=40"#);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Who the client is, behind proxies of yours; in axum the peer is `ConnectInfo<SocketAddr>`:
 //!
 //! ```

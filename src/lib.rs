@@ -46,6 +46,7 @@
 //! | your own enum | add a variant `#[error(transparent)] Rejected(#[from] buttress::Rejected)` and implement [`AsRejected`], one line |
 //! | [`BoxError`] | nothing |
 //! | a foreign client's | `.map_err(buttress::Error::Service)` below the stack |
+//! | `Infallible`, an HTTP handler's | `buttress::http::respond(layers)` around it, with the feature `http` |
 //!
 //! [`check`] makes the compiler say which it is.
 //!

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr};
 
-use http::{Extensions, HeaderMap, Request};
+use http::{Extensions, Request};
 
 use super::{
     hops::Hops,
@@ -104,7 +104,7 @@ impl<P: Fn(&Extensions) -> Option<IpAddr>> ClientKeys<P> {
 
     /// The client's key.
     pub fn key<B>(&self, request: &Request<B>) -> ClientKey {
-        self.address(request.extensions(), request.headers()).map_or(ClientKey::UNKNOWN, |address| self.key_of(address))
+        self.address(request).map_or(ClientKey::UNKNOWN, |address| self.key_of(address))
     }
 
     /// The key of a client of this address.
@@ -114,10 +114,10 @@ impl<P: Fn(&Extensions) -> Option<IpAddr>> ClientKeys<P> {
     }
 
     /// The client's whole address, if the connection has a peer.
-    pub fn address(&self, extensions: &Extensions, headers: &HeaderMap) -> Option<IpAddr> {
-        let peer = (self.peer)(extensions)?;
+    pub fn address<B>(&self, request: &Request<B>) -> Option<IpAddr> {
+        let peer = (self.peer)(request.extensions())?;
         let is_trusted = |address| self.trusted.iter().any(|prefix| prefix.contains(address));
-        let lines = headers.get_all(self.hops.header());
+        let lines = request.headers().get_all(self.hops.header());
         Some(self.hops.client(peer, lines.iter().map(|line| line.as_bytes()), is_trusted))
     }
 }
@@ -215,6 +215,7 @@ mod tests {
         }
         assert_eq!(ClientKeys::new(peer).key(&request("10.0.0.1")), keys().key_of(ip("10.0.0.1")));
         let both = keys().trust(["10.0.0.2".parse().unwrap()]);
+        assert_eq!(both.address(&request("10.0.0.2")), Some(ip("203.0.113.7")));
         assert_eq!(["10.0.0.1", "10.0.0.2"].map(|peer| both.key(&request(peer)).address()), [ip("203.0.113.7"); 2]);
     }
 
@@ -222,6 +223,7 @@ mod tests {
     fn without_a_peer_nobody_is_believed() {
         let request = Request::builder().header("x-forwarded-for", "203.0.113.7").body(()).unwrap();
         assert_eq!(keys().trust(["0.0.0.0/0".parse().unwrap()]).key(&request), ClientKey::UNKNOWN);
+        assert_eq!(keys().address(&request), None);
         assert_eq!(ClientKey::UNKNOWN.address(), ip("0.0.0.0"));
     }
 
