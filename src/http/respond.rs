@@ -104,7 +104,6 @@ where
     /// The stack's readiness. Where that is a refusal, the service is ready, and the refusal is the answer of the call.
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.refused = None;
         self.inner.poll_ready(cx).map(|ready| {
             self.refused = ready.err().map(refusal);
             Ok(())
@@ -113,7 +112,7 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let state = match self.refused.take() {
+        let state = match self.refused {
             None => State::Called { inner: self.inner.call(request) },
             Some(rejected) => State::Refused { rejected },
         };
