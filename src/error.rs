@@ -7,6 +7,7 @@
 //! | your own enum | add a variant: `#[error(transparent)] Rejected(#[from] buttress::Rejected)` |
 //! | [`BoxError`] | nothing |
 //! | a foreign client's | `.map_err(buttress::Error::Service)` below the stack |
+//! | `Infallible`, an HTTP handler's | `buttress::http::respond(layers)` around it |
 //!
 //! The layers above find the refusal again through [`AsRejected`], so that nobody retries it blindly and nobody takes it for the
 //! dependency's failure.
@@ -83,7 +84,8 @@ pub enum Trip {
     message = "a layer that refuses needs an error that can carry a refusal, and `{Self}` cannot",
     label = "this stack refuses calls, but its error `{Self}` has no place for a `buttress::Rejected`",
     note = "for a foreign client's error, add this line below the stack: `.map_err(buttress::Error::Service)`",
-    note = "for an error of your own, add a variant: `#[error(transparent)] Rejected(#[from] buttress::Rejected)`"
+    note = "for an error of your own, add a variant: `#[error(transparent)] Rejected(#[from] buttress::Rejected)`",
+    note = "for an HTTP handler, whose error is `Infallible`, wrap the layers: `buttress::http::respond(layers)`, with the feature `http`"
 )]
 pub trait CanReject: sealed::Sealed {
     /// Wraps a refusal.

@@ -7,6 +7,9 @@
 //! | [`ReplayLayer`] | outside the retry | makes a streamed body one that can be sent again |
 //! | [`grpc_timeout`], [`timeout_millis`] | a deadline | read how much time the caller has left |
 //! | [`set_grpc_timeout`], [`set_timeout_millis`] | a client | tell the next hop |
+//! | [`respond`] | a server | makes a response of each refusal, around a handler whose error is `Infallible` |
+//! | [`RateLimitHeaders`] | a server | tells clients what is left of their quotas |
+//! | [`ClientKeys`] | limits per client | finds out who sent a request, past the proxies that you trust |
 //! | [`retry_after`], [`retry_after_header`] | classifiers and servers of your own | read and write `Retry-After` |
 //!
 //! # Examples
@@ -72,6 +75,128 @@
 //! assert_eq!(expected(&onwards), None);
 //! ```
 //!
+//! A server that refuses what is too much. The handler's error stays `Infallible`, as `axum::Router::layer` asks:
+//!
+//! ```
+//! use std::convert::Infallible;
+//!
+//! use buttress::{
+//!     http::respond,
+//!     rate_limit::{Quota, RateLimitLayer, RateLimitSettings},
+//!     timeout::TimeoutLayer,
+//! };
+//! use bytes::Bytes;
+//! use http::{Request, Response};
+//! use http_body_util::Full;
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), Infallible> {
+//! let greet = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(Full::from("hello"))));
+//! let layers = ServiceBuilder::new()
+//!     .layer(RateLimitLayer::new(RateLimitSettings::token_bucket(Quota::per_minute(1)).name("greetings")))
+//!     .layer(TimeoutLayer::new(std::time::Duration::from_secs(10)));
+//! let server = ServiceBuilder::new().layer(respond(layers)).service(greet);
+//!
+//! assert_eq!(server.clone().oneshot(Request::new(())).await?.status(), 200);
+//! let refused: Response<Full<Bytes>> = server.oneshot(Request::new(())).await?;
+//! assert_eq!(refused.status(), 429);
+//! assert_eq!(refused.headers()["retry-after"], "60");
+//! assert_eq!(refused.headers()["ratelimit"], r#""greetings";r=0;t=60"#);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What is left of a quota, in the headers of each answer:
+//!
+//! ```
+//! use buttress::{http::{RateLimitHeaders, respond}, rate_limit::{Quota, RateLimitLayer, RateLimitSettings}};
+//! use bytes::Bytes;
+//! use http::{Request, Response};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), std::convert::Infallible> {
+//! let settings = RateLimitSettings::token_bucket(Quota::per_minute(60)).name("search");
+//! let limit = RateLimitLayer::new(settings).cost(|_: &Request<()>| 20).after(RateLimitHeaders::new());
+//! let handler = service_fn(async |_: Request<()>| Ok(Response::new(Bytes::from("found"))));
+//! let stack = ServiceBuilder::new().layer(respond(limit)).service(handler);
+//! let response = stack.oneshot(Request::new(())).await?;
+//! assert_eq!(response.headers()["ratelimit-policy"], r#""search";q=60;w=60"#);
+//! assert_eq!(response.headers()["ratelimit"], r#""search";r=40;t=40"#);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Who the client is, behind proxies of yours; in axum the peer is `ConnectInfo<SocketAddr>`:
+//!
+//! ```
+//! use std::net::SocketAddr;
+//!
+//! use buttress::http::{ClientKeys, IpPrefix};
+//! use http::{Extensions, Request};
+//!
+//! # #[derive(Clone)]
+//! struct ConnectInfo(SocketAddr);
+//!
+//! let proxies: [IpPrefix; 2] = ["10.0.0.0/24".parse()?, "fd00::/64".parse()?];
+//! let clients = ClientKeys::new(|extensions: &Extensions| Some(extensions.get::<ConnectInfo>()?.0.ip())).trust(proxies);
+//! let key = move |request: &Request<()>| clients.key(request);
+//!
+//! let from = |peer: &str, forwarded: &str| {
+//!     let peer = ConnectInfo(peer.parse().unwrap());
+//!     Request::builder().extension(peer).header("x-forwarded-for", forwarded).body(()).unwrap()
+//! };
+//! let honest = key(&from("10.0.0.7:80", "2001:db8::1"));
+//! assert_eq!(key(&from("10.0.0.7:80", "192.0.2.1, 2001:db8::2")), honest, "the same network, and it says what it likes");
+//! assert_ne!(key(&from("203.0.113.9:80", "2001:db8::1")), honest, "not one of our proxies");
+//! # Ok::<_, buttress::ConfigError>(())
+//! ```
+//!
+//! # Refusals
+//!
+//! [`respond`] makes a response of what a layer inside refused. It has a [`Problem`] for its body, or [none](NoBody), or is
+//! whatever a closure [makes of it](RespondLayer::with), which may begin with one of these.
+//!
+//! | [`Reason`](crate::Reason) | status | headers |
+//! |---|---|---|
+//! | `RateLimited` | 429 | `Retry-After`, and `RateLimit` with the name of the limiter |
+//! | `CostTooHigh` | 413 | |
+//! | `CircuitOpen`, `BulkheadFull`, `Overloaded`, `LoadFailed` | 503 | `Retry-After`, where the time is known |
+//! | `TimedOut`, `DeadlineExceeded` | 504 | `Retry-After`, where the time is known |
+//!
+//! A request that costs more than its quota ever has at once never passes, so it gets no 429, which clients repeat, but is
+//! told to be smaller. Times are rounded up to seconds, and are at least one.
+//!
+//! A layer that boxes errors, as tower's `LoadShed` does, needs a line outside of it that finds the refusal again:
+//!
+//! ```
+//! # use buttress::{BoxError, Error, Reason, Rejected, http::respond};
+//! # use std::convert::Infallible;
+//! # use tower::ServiceBuilder;
+//! let layers = ServiceBuilder::new()
+//!     .map_err(|error: BoxError| -> Error<Infallible> {
+//!         Rejected::find(&*error).unwrap_or(Rejected::new("server", Reason::Overloaded)).into()
+//!     })
+//!     .load_shed()
+//!     .concurrency_limit(64);
+//! # let server = ServiceBuilder::new().layer(respond(layers)).service_fn(async |_: http::Request<()>| {
+//! #     Ok::<_, Infallible>(http::Response::new(bytes::Bytes::new()))
+//! # });
+//! # buttress::check::<http::Request<()>, _>(&server);
+//! ```
+//!
+//! # Clients by their addresses
+//!
+//! [`ClientKeys`] takes the peer of the connection for the client, unless you [trust](ClientKeys::trust) it. Then the client
+//! is whom the proxy names, on the right of `X-Forwarded-For`, unless you trust that one, and so on to the left. What is
+//! left of the first address that you do not trust is the client's own writing, and it has no say, however it is written.
+//!
+//! * One header is read, the one that your proxies write: `X-Forwarded-For`, or [`Forwarded`](ClientKeys::forwarded).
+//! * Where a proxy of yours wrote something else than an address, its own address is the client's.
+//! * An IPv4 address mapped into IPv6 is that IPv4 address. Clients with IPv6 are told apart by
+//!   [their networks](ClientKeys::ipv6_prefix), because each has more addresses than you have memory.
+//!
 //! # A body that is read once
 //!
 //! The body of a request is read while it is sent, so the retry's copy of the request would have none. [`ReplayLayer`]
@@ -96,38 +221,53 @@
 //!
 //! # Panics
 //!
-//! [`ByStatus::transient`] and [`ByStatus::permanent`], for what is no error status. A panic of the original body
+//! [`ByStatus::transient`] and [`ByStatus::permanent`], for what is no error status; [`ClientKeys::ipv6_prefix`], for what
+//! is no length of a prefix. A panic of the original body
 //! passes through, and no later attempt gets that body.
 //!
 //! # Clone
 //!
-//! Copies of a [`ReplayBody`] share the body. Nothing else here shares anything.
+//! Copies of a [`ReplayBody`] share the body, those of [`ClientKeys`] the proxies, and those of [`respond`]'s layer and
+//! services whatever the layers inside share. Nothing else here shares anything.
 //!
 //! # Cancel safety
 //!
-//! The body is in an attempt's hands only during a poll, so an attempt can be dropped anywhere.
+//! The body is in an attempt's hands only during a poll, so an attempt can be dropped anywhere. [`respond`] holds nothing
+//! itself.
 
+mod client_key;
 mod digits;
 mod grpc_timeout;
+mod hops;
 mod idempotent;
+mod ip_prefix;
 mod place;
+mod rate_limit_headers;
 mod reading;
+mod refusal;
 mod replay;
 mod replay_body;
 mod replay_error;
 mod replayable;
+mod respond;
 mod retry_after;
 mod status;
+mod structured;
 mod tape;
 mod timeout_millis;
 
 pub use self::{
+    client_key::{ClientKey, ClientKeys},
     grpc_timeout::{grpc_timeout, set_grpc_timeout},
     idempotent::Idempotent,
+    ip_prefix::IpPrefix,
+    rate_limit_headers::RateLimitHeaders,
+    refusal::{NoBody, Problem, RespondWith, refusal_status},
     replay::{Replay, ReplayLayer},
     replay_body::ReplayBody,
     replay_error::ReplayError,
     replayable::Replayable,
+    respond::{Fallible, Respond, RespondFuture, RespondLayer, respond},
     retry_after::{retry_after, retry_after_header},
     status::ByStatus,
     timeout_millis::{set_timeout_millis, timeout_millis},
@@ -138,6 +278,7 @@ pub use self::{
 pub mod fuzzing {
     pub use super::{
         grpc_timeout::{format as format_grpc_timeout, parse as parse_grpc_timeout},
+        hops::Hops,
         retry_after::parse as parse_retry_after,
     };
 }

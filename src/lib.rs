@@ -14,7 +14,7 @@
 //! | [`deadline`] | how long the caller waits, obeyed wherever a layer would wait |
 #![cfg_attr(
     feature = "http",
-    doc = "| [`http`] | what all this means for HTTP: statuses, `Retry-After`, idempotent requests, bodies that can be sent again |"
+    doc = "| [`http`] | what all this means for HTTP: statuses, `Retry-After`, idempotent requests, bodies that can be sent again, refusals as responses, clients behind proxies |"
 )]
 //! | [`Late`] | is ready at once and takes the inner readiness inside the future |
 //!
@@ -46,6 +46,7 @@
 //! | your own enum | add a variant `#[error(transparent)] Rejected(#[from] buttress::Rejected)` and implement [`AsRejected`], one line |
 //! | [`BoxError`] | nothing |
 //! | a foreign client's | `.map_err(buttress::Error::Service)` below the stack |
+//! | `Infallible`, an HTTP handler's | `buttress::http::respond(layers)` around it, with the feature `http` |
 //!
 //! [`check`] makes the compiler say which it is.
 //!
@@ -57,7 +58,7 @@
 //! | `rate-limit` | yes | [`rate_limit`](https://docs.rs/buttress/latest/buttress/rate_limit) | `lru`, `hashbrown` |
 //! | `retry` | yes | [`retry`](https://docs.rs/buttress/latest/buttress/retry), [`budget`](https://docs.rs/buttress/latest/buttress/budget) | `rand` without its generators |
 //! | `timeout` | yes | [`timeout`](https://docs.rs/buttress/latest/buttress/timeout) | nothing |
-//! | `http` | no | [`http`](https://docs.rs/buttress/latest/buttress/http): what it all means for HTTP | `http`, `http-body`, `bytes`, `httpdate` |
+//! | `http` | no | [`http`](https://docs.rs/buttress/latest/buttress/http): what it all means for HTTP | `rate-limit`, `retry`, `http`, `http-body`, `bytes`, `httpdate` |
 //! | `metrics` | yes | events as counters and gauges of the [`metrics`](https://docs.rs/metrics) facade | one load per event while no recorder is installed |
 //! | `tracing` | no | events for `tracing` subscribers | one load per event while nobody subscribes |
 //! | `full` | no | all of these | |

@@ -13,6 +13,7 @@ use buttress::{
     circuit_breaker::{
         CircuitBreakerLayer, CircuitBreakerSettings as Settings, KeyedCircuitBreakerLayer, ResponseFuture, Window,
     },
+    http::{ClientKeys, respond},
     rate_limit::{KeyedRateLimitLayer, KeyedWaitingLayer, Quota, RateLimitHandle, RateLimitLayer, RateLimitSettings},
     retry::{RetryLayer, RetrySettings},
     timeout::{TimeoutLayer, TimeoutSettings},
@@ -27,7 +28,7 @@ fn dependency(request: u32) -> Ready<Answer> {
 }
 
 /// Calls a service by hand, ready at once.
-fn call<S: Service<u32>>(service: &mut S, request: u32) -> Result<S::Response, S::Error> {
+fn call<S: Service<Req>, Req>(service: &mut S, request: Req) -> Result<S::Response, S::Error> {
     let mut cx = Context::from_waker(noop_waker_ref());
     assert!(service.poll_ready(&mut cx).is_ready());
     let mut call = std::pin::pin!(service.call(request));
@@ -238,4 +239,43 @@ fn the_response_future_is_small() {
     assert!(size_of::<buttress::timeout::ResponseFuture<Inner>>() <= size_of::<Inner>() + 88);
     let service = CircuitBreakerLayer::new(PATIENT).layer(service_fn(dependency));
     drop(service.oneshot(1));
+}
+
+/// From the handler's `Infallible` to the stack's error and back.
+#[test]
+fn an_admitted_call_through_respond_allocates_nothing() {
+    let handler =
+        |_: http::Request<()>| ready(Ok::<_, std::convert::Infallible>(http::Response::new(bytes::Bytes::new())));
+    let layers = tower::ServiceBuilder::new()
+        .layer(CircuitBreakerLayer::new(PATIENT))
+        .layer(RateLimitLayer::new(RateLimitSettings::token_bucket(Quota::per_day(1_000))))
+        .layer(TimeoutLayer::new(Duration::from_secs(60)));
+    let mut service = respond(layers).layer(service_fn(handler));
+    let mut drive = || {
+        for _ in 0..20 {
+            let request = || http::Request::new(());
+            let Ok(response) = call(&mut service, request());
+            assert_eq!(response.status(), 200);
+            let Ok(response) = call(&mut service.clone(), request());
+            assert_eq!(response.status(), 200);
+        }
+    };
+    drive();
+    let measured = allocation_counter::measure(drive);
+    assert_eq!(measured.count_total, 0, "{measured:?}");
+}
+
+#[test]
+fn a_clients_key_allocates_nothing() {
+    let clients =
+        ClientKeys::new(|_: &http::Extensions| Some([10, 0, 0, 1].into())).trust(["10.0.0.0/8".parse().unwrap()]);
+    let request = |name, value| http::Request::builder().header(name, value).body(()).unwrap();
+    let plain = request("x-forwarded-for", "nobody, 198.51.100.9, 203.0.113.7, 10.0.0.2");
+    let forwarded = request("forwarded", "for=\"[2001:db8::1]:80\";proto=http, for=10.0.0.2");
+    let keys = [(clients.clone(), plain, "203.0.113.7"), (clients.forwarded(), forwarded, "2001:db8::")];
+    for (clients, request, expected) in &keys {
+        let mut key = None;
+        let measured = allocation_counter::measure(|| key = Some(clients.clone().key(request)));
+        assert_eq!((measured.count_total, key.unwrap().address().to_string().as_str()), (0, *expected));
+    }
 }

@@ -12,6 +12,7 @@ use buttress::{
         KeyedCircuitBreaker, KeyedCircuitBreakerHandle, KeyedCircuitBreakerLayer, Permit, ResponseFuture,
     },
     deadline::{DeadlineService, Scope, StampDeadline, StampFuture},
+    http::{ClientKey, ClientKeys, IpPrefix, Problem, RateLimitHeaders, Respond, RespondFuture, RespondLayer},
     rate_limit::{
         self, Backpressure, KeyedRateLimit, KeyedRateLimitHandle, KeyedWaiting, Nothing, OneUnit, RateLimit,
         RateLimitHandle, RateLimitLayer, Reservation, Waiting, WaitingFuture,
@@ -124,6 +125,19 @@ fn auto_traits_are_those_of_what_is_inside() {
         StampFuture<Boxed, (), u32>: send true, sync false, unpin true;
         Late<Everything>: send true, sync true, unpin true;
         Late<NotSend>: send false, sync false, unpin true;
+        RespondLayer<Everything>: send true, sync true, unpin true;
+        Respond<Everything>: send true, sync true, unpin true;
+        Respond<Boxed>: send true, sync false, unpin true;
+        Respond<NotSend>: send false, sync false, unpin true;
+        RespondFuture<Everything, Problem>: send true, sync true, unpin true;
+        RespondFuture<NotSend, Problem>: send false, sync false, unpin true;
+        RespondFuture<NotSync, Problem>: send true, sync false, unpin true;
+        RespondFuture<NotUnpin, Problem>: send true, sync true, unpin false;
+        ClientKeys<Everything>: send true, sync true, unpin true;
+        ClientKeys<NotSend>: send false, sync false, unpin true;
+        ClientKey: send true, sync true, unpin true;
+        IpPrefix: send true, sync true, unpin true;
+        RateLimitHeaders: send true, sync true, unpin true;
         Rejected: send true, sync true, unpin true;
         ConfigError: send true, sync true, unpin true;
         Error<NotSend>: send false, sync false, unpin true;

@@ -40,3 +40,14 @@ fn a_foreign_error_is_told_which_line_to_add() {
         assert!(complaint.contains(part), "{part:?} is not in:\n{complaint}");
     }
 }
+
+#[test]
+fn a_handler_without_errors_is_told_what_to_wrap() {
+    let complaint = complaint("infallible_handler");
+    for part in [
+        "a layer that refuses needs an error that can carry a refusal, and `Infallible` cannot",
+        "wrap the layers: `buttress::http::respond(layers)`",
+    ] {
+        assert!(complaint.contains(part), "{part:?} is not in:\n{complaint}");
+    }
+}

@@ -20,7 +20,12 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 /// A value for `Retry-After`. Rounds up, so that nobody comes back too early.
 #[must_use]
 pub fn retry_after_header(wait: Duration) -> HeaderValue {
-    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).into()
+    seconds(wait).into()
+}
+
+/// Whole seconds, rounded up.
+pub(super) fn seconds(wait: Duration) -> u64 {
+    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))
 }
 
 /// The wait that this value asks for at this time.

@@ -10,5 +10,6 @@ mod body;
 mod over_a_wire;
 mod replay;
 mod replay_memory;
+mod respond;
 mod server_side;
 mod take_over;
