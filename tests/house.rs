@@ -60,7 +60,7 @@ const RETRY: [&str; 14] = [
     "backoff", "delays", "cost", "decision", "recipe", "policy", "resend", "spare", "state", "course", "handle",
     "future", "service", "layer",
 ];
-const RATE_LIMIT: [&str; 24] = [
+const RATE_LIMIT: [&str; 25] = [
     "quota",
     "token_bucket",
     "sliding_log",
@@ -69,6 +69,7 @@ const RATE_LIMIT: [&str; 24] = [
     "decision",
     "ledger",
     "bucket",
+    "counter",
     "line",
     "ticket",
     "store",

@@ -48,7 +48,8 @@ struct Entry<K, V> {
 
 impl<K: Hash + Eq + Clone, V> Cells<K, V> {
     pub(crate) fn new(max_keys: usize) -> Self {
-        let shards = (max_keys / SHARD).clamp(1, 4 * MOST_SHARDS);
+        // A power of two, because a division would cost as much as the rest of a look.
+        let shards = 1 << (max_keys / SHARD).clamp(1, 4 * MOST_SHARDS).ilog2();
         let shard = |index| Shard {
             // The rooms add up to `max_keys`.
             room: max_keys / shards + usize::from(index < max_keys % shards),
@@ -58,14 +59,14 @@ impl<K: Hash + Eq + Clone, V> Cells<K, V> {
         Self { shards: (0..shards).map(shard).collect(), hasher: RandomState::new() }
     }
 
-    /// Changes the value of this key, made by `make` when it has none. `None` when there is no place for it.
+    /// Changes the value of this key once, made by `make` when it has none. `None` when there is no place for it, and nothing was changed.
     #[inline]
     pub(crate) fn change<T>(
         &self,
         key: &K,
         make: impl FnOnce() -> V,
         is_idle: impl Fn(&mut V) -> bool,
-        change: impl FnOnce(&mut V) -> T,
+        change: &mut impl FnMut(&mut V) -> T,
     ) -> Option<T> {
         let (hash, shard) = self.find(key);
         let mut table = shard.table.lock();
@@ -85,7 +86,7 @@ impl<K: Hash + Eq + Clone, V> Cells<K, V> {
         shard: &Shard<K, V>,
         make: impl FnOnce() -> V,
         is_idle: impl Fn(&mut V) -> bool,
-        change: impl FnOnce(&mut V) -> T,
+        change: &mut impl FnMut(&mut V) -> T,
     ) -> Option<T> {
         // The user's `Clone` runs before the lock, and `Drop` after it: what is declared here is dropped after the guard.
         let mut fresh = Some(key.clone());
@@ -130,7 +131,7 @@ impl<K: Hash + Eq + Clone, V> Cells<K, V> {
     fn find(&self, key: &K) -> (u64, &Shard<K, V>) {
         let hash = self.hasher.hash_one(key);
         // The table goes by the lowest and the highest bits; the shard by those between.
-        (hash, &self.shards[(hash >> 32) as usize % self.shards.len()])
+        (hash, &self.shards[(hash >> 32) as usize & (self.shards.len() - 1)])
     }
 }
 
@@ -163,7 +164,7 @@ mod tests {
     use super::*;
 
     fn put(cells: &Cells<u64, u64>, key: u64, value: u64) -> bool {
-        cells.change(&key, || 0, |value| *value == 0, |kept| *kept = value).is_some()
+        cells.change(&key, || 0, |value| *value == 0, &mut |kept| *kept = value).is_some()
     }
 
     #[test]
@@ -266,7 +267,7 @@ mod tests {
         let changes = Cell::new(0);
         for id in [1, 2, 3, 3, 1, 9, 10, 11] {
             let key = Looks(id, RefCell::new(Rc::downgrade(&cells)));
-            cells.change(&key, || 0, |_| true, |_| changes.set(changes.get() + 1));
+            cells.change(&key, || 0, |_| true, &mut |_| changes.set(changes.get() + 1));
         }
         assert_eq!((cells.len(), changes.get()), (2, 8));
     }

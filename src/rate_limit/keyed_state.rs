@@ -305,22 +305,20 @@ impl<K: Hash + Eq + Clone> Buckets<K> {
         key: &K,
         now: u64,
         limiter: &KeyedLimiter<K>,
-        change: impl FnOnce(&mut u64) -> T,
+        mut change: impl FnMut(&mut u64) -> T,
     ) -> T {
-        let mut change = Some(change);
         let mut go = |full_at: &mut u64| {
             if let Some(rebased) = self.rebased(rate, *full_at, now) {
                 *full_at = rebased;
             }
-            change.take().map(|change| change(full_at))
+            change(full_at)
         };
         // A full one is as a new one.
-        let changed = self.cells.change(key, || 0, |full_at| *full_at <= now, &mut go).flatten();
-        match changed {
+        match self.cells.change(key, || 0, |full_at| *full_at <= now, &mut go) {
             Some(changed) => changed,
             None => {
                 limiter.homeless();
-                go(&mut self.others.lock()).unwrap_or_else(|| unreachable!("it is changed once"))
+                go(&mut self.others.lock())
             }
         }
     }
@@ -348,17 +346,16 @@ impl<K: Hash + Eq + Clone> Ledgers<K> {
         key: &K,
         now: u64,
         limiter: &KeyedLimiter<K>,
-        change: impl FnOnce(&[Limit], &mut Ledger) -> T,
+        mut change: impl FnMut(&[Limit], &mut Ledger) -> T,
     ) -> T {
         let limits = self.limits();
-        let mut change = Some(change);
-        let mut go = |ledger: &mut Ledger| change.take().map(|change| change(&limits, ledger));
+        let mut go = |ledger: &mut Ledger| change(&limits, ledger);
         let make = || Ledger::new(&limits);
-        match self.cells.change(key, make, |ledger| ledger.is_full(&limits, now), &mut go).flatten() {
+        match self.cells.change(key, make, |ledger| ledger.is_full(&limits, now), &mut go) {
             Some(changed) => changed,
             None => {
                 limiter.homeless();
-                go(&mut self.others.lock()).unwrap_or_else(|| unreachable!("it is changed once"))
+                go(&mut self.others.lock())
             }
         }
     }

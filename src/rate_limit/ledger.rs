@@ -138,13 +138,7 @@ impl Ledger {
                         log.refund(units);
                     }
                 }
-                Spent::Counter(counter) => {
-                    let since = counter.slide(&limit.rate, now);
-                    let began = now.saturating_sub(since);
-                    if taken_at.saturating_add(limit.rate.period) >= began {
-                        counter.refund(units);
-                    }
-                }
+                Spent::Counter(counter) => counter.refund_of(&limit.rate, now, units, taken_at),
             }
         }
     }
@@ -206,9 +200,7 @@ impl Spent {
     }
 
     fn look(&mut self, rate: &Rate, now: u64, units: u64) -> u64 {
-        // What does not fit into one window comes in the next ones.
-        let windows = units.saturating_sub(1) / rate.units;
-        let (further, units_in_one) = (windows.saturating_mul(rate.period), units - windows * rate.units);
+        let (units_in_one, further) = in_one_window(rate, units);
         match self {
             Self::Bucket { full_at, horizon } => {
                 if let Some(rebased) = token_bucket::rebased(rate, *full_at, now, || *horizon) {
@@ -242,12 +234,19 @@ impl Spent {
                 let now = log.slide(rate, now);
                 log.empty_at(rate).map_or(0, |at| at.saturating_sub(now))
             }
-            Self::Counter(counter) => {
-                let since = counter.slide(rate, now);
-                if counter.used(rate, since) == 0 { 0 } else { counter.empty_at(rate).saturating_sub(now) }
-            }
+            Self::Counter(counter) => counter.full_in(rate, now),
         }
     }
+}
+
+/// What does not fit into one window comes in the next ones: so many units in the last, and how much later that is.
+#[inline]
+pub(super) const fn in_one_window(rate: &Rate, units: u64) -> (u64, u64) {
+    if units <= rate.units {
+        return (units, 0);
+    }
+    let windows = (units - 1) / rate.units;
+    (units - windows * rate.units, windows.saturating_mul(rate.period))
 }
 
 /// How long so many units of a bucket have to wait, which may be more than it ever holds.

@@ -76,7 +76,7 @@
 //! |---|---|---|---|
 //! | [token bucket](RateLimitSettings::token_bucket) | at most a burst and the units of the period | one integer | a compare-and-swap |
 //! | [sliding log](RateLimitSettings::sliding_log) | never more than the units | 16 bytes for each call in the window | a short lock |
-//! | [sliding counter](RateLimitSettings::sliding_counter) | the units where calls come evenly, less than twice as many at worst | three integers | a short lock |
+//! | [sliding counter](RateLimitSettings::sliding_counter) | the units where calls come evenly, less than twice as many at worst | three integers | a compare-and-swap |
 //! | [several](RateLimitSettings::and) | the bound of each | that of each | a short lock |
 //!
 //! A unit of a bucket takes a whole number of nanoseconds, rounded up: what is lost is less than a nanosecond a unit, so that a quota of more than 10^9 a second
@@ -135,6 +135,7 @@
 
 mod account;
 mod bucket;
+mod counter;
 mod decision;
 mod future;
 mod handle;

@@ -58,6 +58,8 @@ pub(super) const MOST_LIMITS: usize = 4;
 
 /// A log keeps 16 bytes for each call of its window.
 const LONGEST_LOG: u64 = 1 << 20;
+/// What a counter of all calls has room for.
+pub(super) const LARGEST_COUNT: u64 = (1 << 24) - 1;
 
 impl RateLimitSettings {
     /// A bucket that fills at the rate of the quota and holds a burst: a caller who has rested may have its burst at once. One integer, no lock.
@@ -75,8 +77,8 @@ impl RateLimitSettings {
         Self::new(Algorithm::SlidingLog, quota)
     }
 
-    /// As a log, in two integers: exact to a unit where calls come evenly, and at worst less than twice the units in a stretch of the period. A
-    /// short lock for each call.
+    /// As a log, in two integers: exact to a unit where calls come evenly, and at worst less than twice the units in a stretch of the period. At most
+    /// 16,777,215 units. No lock.
     #[must_use]
     pub const fn sliding_counter(quota: Quota) -> Self {
         Self::new(Algorithm::SlidingCounter, quota)
@@ -214,6 +216,9 @@ impl Algorithm {
             Self::TokenBucket => quota.check(),
             Self::SlidingLog if quota.units() > LONGEST_LOG => {
                 Err(ConfigError::new("units", "must be at most 1,048,576 for a log: take a counter"))
+            }
+            Self::SlidingCounter if quota.units() > LARGEST_COUNT => {
+                Err(ConfigError::new("units", "must be at most 16,777,215 for a counter: take a bucket"))
             }
             Self::SlidingLog | Self::SlidingCounter => quota.check_window(),
         }

@@ -9,13 +9,14 @@ use super::quota::{Rate, STEP};
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SlidingCounter {
     /// When the present window began.
-    began: u64,
-    present: u64,
-    before: u64,
+    pub(super) began: u64,
+    pub(super) present: u64,
+    pub(super) before: u64,
 }
 
 impl SlidingCounter {
     /// Admits a call of at most all units, or says how long to wait before it would be.
+    #[inline]
     pub(super) fn take(&mut self, rate: &Rate, now: u64, cost: u64) -> Result<(), u64> {
         self.look(rate, now, cost)?;
         self.present = self.present.saturating_add(cost);
@@ -35,23 +36,53 @@ impl SlidingCounter {
         self.before = self.before.saturating_sub(units - of_the_present);
     }
 
+    /// Gives back what was taken at a time, where it still counts.
+    pub(super) fn refund_of(&mut self, rate: &Rate, now: u64, units: u64, taken_at: u64) {
+        self.slide(rate, now);
+        if taken_at.saturating_add(rate.period) >= self.began {
+            self.refund(units);
+        }
+    }
+
+    /// How long until nothing of this counts any more.
+    pub(super) fn full_in(&mut self, rate: &Rate, now: u64) -> u64 {
+        let since = self.slide(rate, now);
+        if self.used(rate, since) == 0 { 0 } else { self.empty_at(rate).saturating_sub(now) }
+    }
+
     /// Whether a call would be admitted, or how long it would have to wait.
+    #[inline]
     pub(super) fn look(&mut self, rate: &Rate, now: u64, cost: u64) -> Result<(), u64> {
         let since = self.slide(rate, now);
         let room = rate.units - cost.min(rate.units);
-        if self.used(rate, since) <= room {
-            return Ok(());
+        match room.checked_sub(self.present) {
+            // What comes of the window before fits: compared without a division, which would cost more than all the rest.
+            Some(room) if product(self.before, rate.period - since) <= product(room, rate.period) => Ok(()),
+            left => Err(self.wait(rate, since, room, left)),
         }
-        let left = rate.period - since;
-        Err(match room.checked_sub(self.present) {
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wait(&self, rate: &Rate, since: u64, room: u64, left: Option<u64>) -> u64 {
+        match left {
             // So much of the window before may still count, when it is admitted in this one.
-            Some(room) if self.before > 0 => share(rate.period, room, self.before) - since,
-            _ => left + share(rate.period, room, self.present),
-        })
+            Some(left) if self.before > 0 => share(rate.period, left, self.before).saturating_sub(since),
+            _ => (rate.period - since).saturating_add(share(rate.period, room, self.present)),
+        }
     }
 
     /// Goes on to the window of `now`, and says how long it has lasted. With a clock that was put back it begins anew.
+    #[inline]
     pub(super) fn slide(&mut self, rate: &Rate, now: u64) -> u64 {
+        let since = now.saturating_sub(self.began);
+        // A clock that is behind is looked at as one that has not moved on.
+        if since < rate.period && now >= self.began { since } else { self.move_on(rate, now) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn move_on(&mut self, rate: &Rate, now: u64) -> u64 {
         if self.began.saturating_sub(now) > STEP {
             self.began = now;
         }
@@ -68,7 +99,7 @@ impl SlidingCounter {
 
     /// What counts now, rounded up.
     pub(super) fn used(&self, rate: &Rate, since: u64) -> u64 {
-        let part = u128::from(self.before) * u128::from(rate.period - since);
+        let part = product(self.before, rate.period - since);
         self.present.saturating_add(part.div_ceil(u128::from(rate.period)) as u64)
     }
 
@@ -82,6 +113,11 @@ impl SlidingCounter {
             self.began
         }
     }
+}
+
+#[inline]
+const fn product(units: u64, time: u64) -> u128 {
+    units as u128 * time as u128
 }
 
 /// How far into a window the one before it counts for no more than `room` of its `count`.

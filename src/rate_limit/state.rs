@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     bucket::{Bucket, Reserved},
+    counter::Counter,
     decision::Decisions,
     ledger::{Crossed, Ledger, NEVER, Refused},
     line::{Gate, Line},
@@ -39,6 +40,8 @@ pub(super) struct Limiter {
 enum Used {
     /// What most limiters are: one bucket, and no lock.
     Bucket(Bucket),
+    /// One counter, and no lock.
+    Counter(Counter),
     Ledger(Mutex<Book>),
 }
 
@@ -58,6 +61,7 @@ impl Limiter {
         let limits = settings.check()?;
         let used = match &*limits {
             [limit] if limit.algorithm == Algorithm::TokenBucket => Used::Bucket(Bucket::new(limit)),
+            [limit] if limit.algorithm == Algorithm::SlidingCounter => Used::Counter(Counter::new(limit)),
             _ => Used::Ledger(Mutex::new(Book { ledger: Ledger::new(&limits), limits })),
         };
         Ok(Self {
@@ -81,6 +85,7 @@ impl Limiter {
         let now = now.as_nanos();
         let crossed = match &self.used {
             Used::Bucket(bucket) => bucket.take(now, cost, self.near)?,
+            Used::Counter(counter) => counter.take(now, cost, self.near)?,
             Used::Ledger(book) => book.lock().take(now, cost, self.near)?,
         };
         if crossed != 0 {
@@ -110,6 +115,7 @@ impl Limiter {
         let now = now.as_nanos();
         match &self.used {
             Used::Bucket(bucket) => Refused { wait: bucket.look(now, units), limit: 0 },
+            Used::Counter(counter) => Refused { wait: counter.look(now, units), limit: 0 },
             Used::Ledger(book) => book.lock().with(|limits, ledger| ledger.look(limits, now, units)),
         }
     }
@@ -117,8 +123,9 @@ impl Limiter {
     /// Whether a call of this cost would pass, or how long it would have to wait.
     pub(super) fn would_at(&self, now: Instant, cost: u64) -> Refused {
         match &self.used {
-            Used::Bucket(bucket) if cost <= bucket.burst() => self.look_at(now, cost),
-            Used::Bucket(_) => Refused { wait: NEVER, limit: 0 },
+            Used::Bucket(bucket) if cost > bucket.burst() => Refused { wait: NEVER, limit: 0 },
+            Used::Counter(counter) if cost > counter.units() => Refused { wait: NEVER, limit: 0 },
+            Used::Bucket(_) | Used::Counter(_) => self.look_at(now, cost),
             Used::Ledger(book) => book.lock().with(|limits, ledger| ledger.would(limits, now.as_nanos(), cost)),
         }
     }
@@ -137,7 +144,7 @@ impl Limiter {
 
     fn index_of(&self, name: &str) -> usize {
         match &self.used {
-            Used::Bucket(_) => 0,
+            Used::Bucket(_) | Used::Counter(_) => 0,
             Used::Ledger(book) => book.lock().limits.iter().position(|limit| limit.name == name).unwrap_or(0),
         }
     }
@@ -155,6 +162,7 @@ impl Limiter {
     fn decisions_at(&self, now: u64, cost: u64) -> Decisions {
         match &self.used {
             Used::Bucket(bucket) => Decisions::new(bucket.decision(now, cost), []),
+            Used::Counter(counter) => Decisions::new(counter.decision(now, cost), []),
             Used::Ledger(book) => book.lock().with(|limits, ledger| ledger.decisions(limits, now, cost)),
         }
     }
@@ -178,6 +186,7 @@ impl Limiter {
     pub(super) fn rejected(&self, refused: Refused) -> Rejected {
         let name = match &self.used {
             Used::Bucket(bucket) => bucket.name(),
+            Used::Counter(counter) => counter.name(),
             Used::Ledger(book) => book.lock().limits.get(refused.limit).map_or(self.events.name(), |limit| limit.name),
         };
         rejected(name, refused)
@@ -196,6 +205,7 @@ impl Limiter {
         let now = now.as_nanos();
         match &self.used {
             Used::Bucket(bucket) => bucket.charge(now, units),
+            Used::Counter(counter) => counter.charge(now, units),
             Used::Ledger(book) => book.lock().with(|limits, ledger| ledger.charge(limits, now, units)),
         }
     }
@@ -205,6 +215,7 @@ impl Limiter {
         let now = now.as_nanos();
         match &self.used {
             Used::Bucket(bucket) => bucket.refund(now, units),
+            Used::Counter(counter) => counter.refund(now, units, taken_at.as_nanos()),
             Used::Ledger(book) => {
                 book.lock().with(|limits, ledger| ledger.refund(limits, now, units, taken_at.as_nanos()));
             }
@@ -215,6 +226,7 @@ impl Limiter {
         let now = now.as_nanos();
         match &self.used {
             Used::Bucket(bucket) => bucket.drain(now),
+            Used::Counter(counter) => counter.drain(now),
             Used::Ledger(book) => book.lock().with(|limits, ledger| ledger.drain(limits, now)),
         }
     }
@@ -223,6 +235,7 @@ impl Limiter {
         let (now, wait) = (now.as_nanos(), time::nanos(wait));
         match &self.used {
             Used::Bucket(bucket) => bucket.pause(now, wait),
+            Used::Counter(counter) => counter.pause(now, wait),
             Used::Ledger(book) => book.lock().with(|limits, ledger| ledger.pause(limits, now, wait)),
         }
     }
@@ -230,6 +243,7 @@ impl Limiter {
     pub(super) fn refill(&self) {
         match &self.used {
             Used::Bucket(bucket) => bucket.refill(),
+            Used::Counter(counter) => counter.refill(),
             Used::Ledger(book) => {
                 let mut book = book.lock();
                 let full = Ledger::new(&book.limits);
@@ -246,6 +260,12 @@ impl Limiter {
                     return Err(UNKNOWN);
                 }
                 bucket.set_rate(Algorithm::TokenBucket.check(quota)?);
+            }
+            Used::Counter(counter) => {
+                if name.is_some_and(|name| name != counter.name()) {
+                    return Err(UNKNOWN);
+                }
+                counter.set_rate(Algorithm::SlidingCounter.check(quota)?);
             }
             Used::Ledger(book) => {
                 let mut book = book.lock();
@@ -264,7 +284,7 @@ impl Limiter {
     pub(super) fn reserve_at(&self, now: Instant, cost: u64) -> Result<Option<Reserved>, Refused> {
         match &self.used {
             Used::Bucket(bucket) => bucket.reserve(now.as_nanos(), cost).map(Some),
-            Used::Ledger(_) => self.take_at(now, cost).map(|()| None),
+            Used::Counter(_) | Used::Ledger(_) => self.take_at(now, cost).map(|()| None),
         }
     }
 
@@ -280,6 +300,7 @@ impl Limiter {
         self.line.is_empty()
             && match &self.used {
                 Used::Bucket(bucket) => bucket.decision(now, 0).reset_after.is_zero(),
+                Used::Counter(counter) => counter.decision(now, 0).reset_after.is_zero(),
                 Used::Ledger(book) => book.lock().with(|limits, ledger| ledger.is_full(limits, now)),
             }
     }

@@ -1,0 +1,194 @@
+//! One sliding counter in one atomic integer.
+
+use super::{
+    bucket::SharedRate,
+    decision::Decision,
+    ledger::{Crossed, NEVER, Refused, in_one_window, is_crossed},
+    policy::{Algorithm, LARGEST_COUNT, Limit},
+    quota::{LONGEST, Rate, STEP},
+    sliding_counter::SlidingCounter,
+};
+use crate::sync::{AtomicU64, Ordering};
+
+/// The counts of both windows in one word, with the number of the present one: whoever goes on to the next window says first when that began, in the
+/// place that the number will choose, and then changes the word.
+///
+/// Threads whose readings of the clock are a window apart may both say when it began. Then calls count as if they had come a window later, never as
+/// fewer than they are.
+#[derive(Debug)]
+pub(super) struct Counter {
+    name: &'static str,
+    rate: SharedRate,
+    word: AtomicU64,
+    began: [AtomicU64; 2],
+    paused_since: AtomicU64,
+    paused_until: AtomicU64,
+}
+
+/// Of the word: 24 bits are the count of the present window, 24 that of the one before, and 16 the number.
+const BITS: u32 = 24;
+
+#[derive(Clone, Copy)]
+struct Seen {
+    word: u64,
+    number: u64,
+    counter: SlidingCounter,
+}
+
+impl Counter {
+    pub(super) fn new(limit: &Limit) -> Self {
+        Self {
+            name: limit.name,
+            rate: SharedRate::new(limit.rate),
+            word: AtomicU64::new(0),
+            began: [AtomicU64::new(0), AtomicU64::new(0)],
+            paused_since: AtomicU64::new(0),
+            paused_until: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    pub(super) fn units(&self) -> u64 {
+        self.rate.get().units
+    }
+
+    pub(super) fn set_rate(&self, rate: Rate) {
+        self.rate.set(rate);
+    }
+
+    #[inline]
+    pub(super) fn take(&self, now: u64, cost: u64, near: Option<f64>) -> Result<Crossed, Refused> {
+        let rate = self.rate.get();
+        if cost > rate.units {
+            return Err(Refused { wait: NEVER, limit: 0 });
+        }
+        if now < self.paused_until.load(Ordering::Relaxed) {
+            let wait = self.look(now, cost);
+            if wait > 0 {
+                return Err(Refused { wait, limit: 0 });
+            }
+        }
+        let taken = self.change(|counter| {
+            counter.slide(&rate, now);
+            let before = *counter;
+            counter.take(&rate, now, cost).map(|()| before)
+        });
+        match (taken, near) {
+            (Ok(_), None) => Ok(0),
+            (Ok((before, after)), Some(ratio)) => Ok(Self::crossed(&rate, now, before, after, ratio)),
+            (Err(wait), _) => Err(Refused { wait, limit: 0 }),
+        }
+    }
+
+    #[cold]
+    fn crossed(rate: &Rate, now: u64, before: SlidingCounter, after: SlidingCounter, ratio: f64) -> Crossed {
+        u8::from(is_crossed(ratio, rate.units, left(rate, before, now), left(rate, after, now)))
+    }
+
+    pub(super) fn look(&self, now: u64, units: u64) -> u64 {
+        let rate = self.rate.get();
+        let (units, further) = in_one_window(&rate, units);
+        let wait = self.see().counter.look(&rate, now, units).err().unwrap_or(0).saturating_add(further);
+        wait.max(self.pause_left(now))
+    }
+
+    /// A clock that was put back ends a pause.
+    fn pause_left(&self, now: u64) -> u64 {
+        let until = self.paused_until.load(Ordering::Acquire);
+        if now >= until {
+            return 0;
+        }
+        if self.paused_since.load(Ordering::Relaxed).saturating_sub(now) > STEP {
+            let _ = self.paused_until.compare_exchange(until, 0, Ordering::Relaxed, Ordering::Relaxed);
+            return 0;
+        }
+        until - now
+    }
+
+    pub(super) fn pause(&self, now: u64, wait: u64) {
+        self.paused_since.store(now, Ordering::Relaxed);
+        self.paused_until.fetch_max(now.saturating_add(wait.min(LONGEST)), Ordering::Release);
+    }
+
+    pub(super) fn decision(&self, now: u64, cost: u64) -> Decision {
+        let rate = self.rate.get();
+        let mut counter = self.see().counter;
+        let pause = self.pause_left(now);
+        let wait = if cost > rate.units { NEVER } else { counter.look(&rate, now, cost).err().unwrap_or(0).max(pause) };
+        let limit = Limit { name: self.name, algorithm: Algorithm::SlidingCounter, rate };
+        limit.decision(wait, left(&rate, counter, now), counter.full_in(&rate, now).max(pause))
+    }
+
+    pub(super) fn charge(&self, now: u64, units: u64) {
+        let rate = self.rate.get();
+        self.always(|counter| counter.charge(&rate, now, units));
+    }
+
+    pub(super) fn refund(&self, now: u64, units: u64, taken_at: u64) {
+        let rate = self.rate.get();
+        self.always(|counter| counter.refund_of(&rate, now, units, taken_at));
+    }
+
+    pub(super) fn drain(&self, now: u64) {
+        let rate = self.rate.get();
+        self.always(|counter| counter.charge(&rate, now, left(&rate, *counter, now)));
+    }
+
+    pub(super) fn refill(&self) {
+        self.paused_until.store(0, Ordering::Relaxed);
+        self.always(|counter| (counter.present, counter.before) = (0, 0));
+    }
+
+    fn always(&self, change: impl Fn(&mut SlidingCounter)) {
+        let _ = self.change(|counter| {
+            change(counter);
+            Ok::<_, u64>(())
+        });
+    }
+
+    /// Goes from one state to another, unless that is refused. Answers what `to` does, and the state after it.
+    #[inline]
+    fn change<T>(&self, to: impl Fn(&mut SlidingCounter) -> Result<T, u64>) -> Result<(T, SlidingCounter), u64> {
+        loop {
+            let seen = self.see();
+            let mut after = seen.counter;
+            let answer = match to(&mut after) {
+                Ok(answer) => answer,
+                // What was seen may be the counts of one window with the beginning of a later one.
+                Err(_) if self.word.load(Ordering::Acquire) != seen.word => continue,
+                Err(wait) => return Err(wait),
+            };
+            let number = if after.began == seen.counter.began { seen.number } else { self.announce(seen, after.began) };
+            let word =
+                number << (2 * BITS) | after.before.min(LARGEST_COUNT) << BITS | after.present.min(LARGEST_COUNT);
+            // Release: who sees the number sees when its window began.
+            if self.word.compare_exchange_weak(seen.word, word, Ordering::Release, Ordering::Relaxed).is_ok() {
+                return Ok((answer, after));
+            }
+        }
+    }
+
+    #[cold]
+    fn announce(&self, seen: Seen, began: u64) -> u64 {
+        let number = (seen.number + 1) & 0xFFFF;
+        self.began[(number & 1) as usize].store(began, Ordering::Relaxed);
+        number
+    }
+
+    #[inline]
+    fn see(&self) -> Seen {
+        let word = self.word.load(Ordering::Acquire);
+        let number = word >> (2 * BITS);
+        let began = self.began[(number & 1) as usize].load(Ordering::Relaxed);
+        let counter = SlidingCounter { began, present: word & LARGEST_COUNT, before: word >> BITS & LARGEST_COUNT };
+        Seen { word, number, counter }
+    }
+}
+
+fn left(rate: &Rate, mut counter: SlidingCounter, now: u64) -> u64 {
+    let since = counter.slide(rate, now);
+    rate.units.saturating_sub(counter.used(rate, since))
+}
