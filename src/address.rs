@@ -274,6 +274,22 @@ mod tests {
     }
 
     #[test]
+    fn a_value_that_lasts_no_longer_is_kept_by_the_calls_that_follow() {
+        struct Changing(AtomicBool);
+        impl Resident for Changing {
+            fn lasts(&self) -> bool {
+                self.0.load(Ordering::Relaxed)
+            }
+        }
+        let home = Home::new(Changing(AtomicBool::new(true)));
+        assert!(matches!(home.link(), Link::Address(_)));
+        home.clone().change(|value| value.0.store(false, Ordering::Relaxed));
+        let kept = home.link();
+        drop(home);
+        assert!(kept.find().is_some());
+    }
+
+    #[test]
     fn a_link_is_two_words() {
         assert_eq!(size_of::<Link<Plain<u64>>>(), 16);
     }
