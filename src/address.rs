@@ -19,17 +19,25 @@ use std::{
     marker::PhantomData,
     mem,
     ops::Deref,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use crate::shared::Shared;
 
 /// Keeps a value and its address. Clones share both, and the last one takes them along.
-pub(crate) struct Home<T: Resident>(Shared<House<T>>);
+pub(crate) struct Home<T: Resident> {
+    house: Shared<House<T>>,
+    /// Here too, because each step on the way there costs.
+    address: Address<T>,
+}
 
 /// What lives in a home.
 pub(crate) trait Resident: Send + Sync + 'static {
-    /// Whether it stays for a while when all its homes are gone. It must not if anybody waits for its going.
+    /// Whether it stays for a while when all its homes are gone: it must not if anybody waits for its going. What does not last is kept by
+    /// the calls.
     fn lasts(&self) -> bool;
 }
 
@@ -43,15 +51,19 @@ pub(crate) struct Address<T> {
 /// What a call has of what its layer shares.
 pub(crate) enum Link<T: Resident> {
     Address(Address<T>),
-    Kept(Home<T>),
+    Kept(Shared<House<T>>),
 }
 
-struct House<T: Resident> {
+pub(crate) struct House<T: Resident> {
     value: Arc<T>,
-    address: Address<T>,
+    place: &'static Place,
 }
 
-struct Place(Mutex<Tenant>);
+struct Place {
+    tenant: Mutex<Tenant>,
+    /// Whether calls keep who lives here now. It stands for nothing else, and only who has a home here asks.
+    kept: AtomicBool,
+}
 
 /// Who lives in a place, and the number of tenants there were before.
 struct Tenant {
@@ -76,46 +88,58 @@ const SPARE: usize = 256;
 
 impl<T: Resident> Home<T> {
     pub(crate) fn new(value: T) -> Self {
-        let place = vacant().unwrap_or_else(|| Box::leak(Box::new(Place(Mutex::new(Tenant::none(0))))));
+        let place = vacant().unwrap_or_else(|| Box::leak(Box::new(Place::new())));
         let value = Arc::new(value);
         let weak: Weak<T> = Arc::downgrade(&value);
-        let mut tenant = place.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tenant = place.lock();
         let next = Tenant { number: tenant.number + 1, value: Value::Present(weak) };
         let left = mem::replace(&mut *tenant, next);
         let address = Address { place, number: tenant.number, of: PhantomData };
         drop(tenant);
         // What was left behind goes under no lock.
         drop(left);
-        Self(Shared::new(House { value, address }))
+        let home = Self { house: Shared::new(House { value, place }), address };
+        home.change(|_| ());
+        home
     }
 
     #[inline]
-    pub(crate) fn address(&self) -> Address<T> {
-        self.0.address
+    pub(crate) const fn address(&self) -> Address<T> {
+        self.address
     }
 
     /// A reference that is counted in one place for all threads.
     pub(crate) fn value(&self) -> &Arc<T> {
-        &self.0.value
+        &self.house.value
     }
 
-    /// A way back, or a reference where the value is to be kept for the call, which costs more.
+    /// A way back, or a reference where the value does not last, which costs more.
     #[inline]
-    pub(crate) fn link(&self, keep: bool) -> Link<T> {
-        if keep { self.keep() } else { Link::Address(self.0.address) }
+    pub(crate) fn link(&self) -> Link<T> {
+        if self.address.place.kept.load(Ordering::Acquire) {
+            Link::Kept(self.keep())
+        } else {
+            Link::Address(self.address)
+        }
     }
 
     #[cold]
     #[inline(never)]
-    fn keep(&self) -> Link<T> {
-        Link::Kept(self.clone())
+    fn keep(&self) -> Shared<House<T>> {
+        self.house.clone()
+    }
+
+    /// Changes the value, and asks again whether it lasts.
+    pub(crate) fn change(&self, change: impl FnOnce(&T)) {
+        change(self);
+        self.address.place.kept.store(!self.lasts(), Ordering::Release);
     }
 }
 
 impl<T: Resident> Clone for Home<T> {
     #[inline]
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self { house: self.house.clone(), address: self.address }
     }
 }
 
@@ -124,7 +148,7 @@ impl<T: Resident> Deref for Home<T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        &self.0.value
+        &self.house.value
     }
 }
 
@@ -136,8 +160,8 @@ impl<T: Resident + fmt::Debug> fmt::Debug for Home<T> {
 
 impl<T: Resident> Drop for House<T> {
     fn drop(&mut self) {
-        let place = self.address.place;
-        let mut tenant = place.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = self.place;
+        let mut tenant = place.lock();
         if self.value.lasts() {
             let value: Arc<T> = Arc::clone(&self.value);
             tenant.value = Value::Lasting(value);
@@ -146,6 +170,16 @@ impl<T: Resident> Drop for House<T> {
         }
         drop(tenant);
         VACANT.lock().unwrap_or_else(PoisonError::into_inner).push_back(place);
+    }
+}
+
+impl Place {
+    const fn new() -> Self {
+        Self { tenant: Mutex::new(Tenant::none(0)), kept: AtomicBool::new(false) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tenant> {
+        self.tenant.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -169,7 +203,7 @@ impl<T: Resident> Link<T> {
     pub(crate) fn find(&self) -> Option<Arc<T>> {
         match self {
             Self::Address(address) => address.find(),
-            Self::Kept(home) => Some(Arc::clone(home.value())),
+            Self::Kept(house) => Some(Arc::clone(&house.value)),
         }
     }
 }
@@ -178,7 +212,7 @@ impl<T: Resident> Address<T> {
     #[cold]
     #[inline(never)]
     pub(crate) fn find(self) -> Option<Arc<T>> {
-        let tenant = self.place.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let tenant = self.place.lock();
         if tenant.number != self.number {
             return None;
         }
@@ -232,11 +266,27 @@ mod tests {
         let (address, clone) = (home.address(), home.clone());
         drop(home);
         assert_eq!(address.find().map(|found| found.0), Some(7));
-        let kept = clone.link(true);
+        let kept = clone.link();
         drop(clone);
         assert_eq!(kept.find().map(|found| found.0), Some(7));
         drop(kept);
         assert!(address.find().is_none());
+    }
+
+    #[test]
+    fn a_value_that_lasts_no_longer_is_kept_by_the_calls_that_follow() {
+        struct Changing(AtomicBool);
+        impl Resident for Changing {
+            fn lasts(&self) -> bool {
+                self.0.load(Ordering::Relaxed)
+            }
+        }
+        let home = Home::new(Changing(AtomicBool::new(true)));
+        assert!(matches!(home.link(), Link::Address(_)));
+        home.clone().change(|value| value.0.store(false, Ordering::Relaxed));
+        let kept = home.link();
+        drop(home);
+        assert!(kept.find().is_some());
     }
 
     #[test]

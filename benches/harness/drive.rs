@@ -16,8 +16,9 @@ use super::Batch;
 
 /// One long-lived service, polled by hand: nothing but the service is measured. For answers that are ready at once.
 pub(crate) fn by_hand<S: Service<u64>>(service: &mut S, calls: u64) {
+    let cx = &mut Context::from_waker(Waker::noop());
     for n in 0..calls {
-        one_by_hand(service, n, |answer| {
+        one_by_hand(service, n, cx, |answer| {
             black_box(answer);
         });
     }
@@ -25,25 +26,40 @@ pub(crate) fn by_hand<S: Service<u64>>(service: &mut S, calls: u64) {
 
 /// A clone per call, as hyper-util, axum and `oneshot` make it.
 pub(crate) fn clones_by_hand<S: Service<u64> + Clone>(service: &S, calls: u64) {
+    let cx = &mut Context::from_waker(Waker::noop());
     for n in 0..calls {
-        one_by_hand(&mut black_box(service).clone(), n, |answer| {
+        one_by_hand(&mut black_box(service).clone(), n, cx, |answer| {
             black_box(answer);
         });
     }
 }
 
-/// One call, whose answer is ready at once: only where two threads meet in a peer's async lock is it polled again.
+/// One call, whose answer is ready at once: only where two threads meet in a peer's async lock is it polled again, and elsewhere, as in
+/// [`futures_by_hand`], the poll that is measured stands in no loop.
 #[inline(always)]
-pub(crate) fn one_by_hand<S, T>(service: &mut S, n: u64, look: impl Fn(&Result<S::Response, S::Error>) -> T) -> T
+pub(crate) fn one_by_hand<S, T>(
+    service: &mut S,
+    n: u64,
+    cx: &mut Context<'_>,
+    look: impl Fn(&Result<S::Response, S::Error>) -> T,
+) -> T
 where
     S: Service<u64>,
 {
-    let cx = &mut Context::from_waker(Waker::noop());
     assert!(matches!(service.poll_ready(cx), Poll::Ready(Ok(()))), "it is ready");
     let mut future = pin!(service.call(black_box(n)));
+    match &future.as_mut().poll(cx) {
+        Poll::Ready(answer) => look(answer),
+        Poll::Pending => look(&poll_to_end(future, cx)),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn poll_to_end<F: Future>(mut future: Pin<&mut F>, cx: &mut Context<'_>) -> F::Output {
     loop {
-        if let Poll::Ready(answer) = &future.as_mut().poll(cx) {
-            return look(answer);
+        if let Poll::Ready(answer) = future.as_mut().poll(cx) {
+            return answer;
         }
     }
 }

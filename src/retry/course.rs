@@ -15,18 +15,20 @@ use crate::{
 };
 
 /// A call's time and its attempts.
-pub(super) struct Course<I> {
+pub(super) struct Course<I, B> {
     /// `None` when they are in what is shared, which is kept then.
     settings: Option<&'static Checked>,
     shared: Link<Shared>,
     budget: Option<BudgetAddress>,
     /// When the call was first pending, or first failed; `NEVER` before that.
     began: Instant,
-    /// Boxed, because most calls never fail.
-    failed: Option<Box<Failed<I>>>,
+    /// Boxed, because most calls never fail: all that only those need which do.
+    failed: Option<Box<Failed<I, B>>>,
 }
 
-struct Failed<I> {
+struct Failed<I, B> {
+    /// What the future keeps between two attempts.
+    between: Option<B>,
     delays: I,
     attempts: u32,
     /// How the last attempt ended.
@@ -53,7 +55,7 @@ pub(super) struct Asks<D, R, K> {
     pub(super) cost: K,
 }
 
-impl<I: Iterator<Item = Duration>> Course<I> {
+impl<I: Iterator<Item = Duration>, B> Course<I, B> {
     #[inline]
     pub(super) const fn new(
         settings: Option<&'static Checked>,
@@ -67,15 +69,6 @@ impl<I: Iterator<Item = Duration>> Course<I> {
     #[inline]
     pub(super) fn budget_id(&self) -> Option<u64> {
         self.budget.map(BudgetAddress::id)
-    }
-
-    /// Whether there may be a total time.
-    #[inline]
-    pub(super) const fn has_limit(&self) -> bool {
-        match self.settings {
-            Some(settings) => settings.plan.within != u64::MAX,
-            None => true,
-        }
     }
 
     /// Looks at the settings, wherever they are.
@@ -96,7 +89,7 @@ impl<I: Iterator<Item = Duration>> Course<I> {
 
     /// Polls with the total time, if there is one, as the deadline.
     pub(super) fn poll<T>(&mut self, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
-        if !self.has_limit() || self.plan().within == u64::MAX {
+        if self.plan().within == u64::MAX {
             return poll();
         }
         if self.began != Instant::NEVER {
@@ -114,10 +107,16 @@ impl<I: Iterator<Item = Duration>> Course<I> {
         self.began.saturating_add(Duration::from_nanos(self.plan().within))
     }
 
-    /// Whether the call has never failed.
-    #[inline]
-    pub(super) const fn is_fresh(&self) -> bool {
-        self.failed.is_none()
+    /// Keeps this between two attempts, after one has failed.
+    pub(super) fn keep(&mut self, between: B) {
+        if let Some(failed) = &mut self.failed {
+            failed.between = Some(between);
+        }
+    }
+
+    /// What was kept last, unless it was taken.
+    pub(super) fn take(&mut self) -> Option<B> {
+        self.failed.as_mut()?.between.take()
     }
 
     #[inline]
@@ -198,7 +197,8 @@ impl<I: Iterator<Item = Duration>> Course<I> {
         if self.failed.is_none() {
             let (delays, end) =
                 (self.settings(|settings| (asks.delays)(&settings.backoff)), (Instant::NEVER, GaveUp::Within));
-            let failed = Failed { delays, attempts: 1, outcome: Outcome::TRANSIENT, end, withdrawal: None };
+            let outcome = Outcome::TRANSIENT;
+            let failed = Failed { between: None, delays, attempts: 1, outcome, end, withdrawal: None };
             self.failed = Some(Box::new(failed));
         }
         let delay = self.failed.as_mut().and_then(|failed| failed.delays.next());

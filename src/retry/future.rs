@@ -3,7 +3,7 @@
 use std::{
     fmt,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use pin_project_lite::pin_project;
@@ -33,48 +33,53 @@ pin_project! {
         D: Delays,
     {
         #[pin]
-        state: State<S, S::Future, Result<S::Response, S::Error>>,
+        attempt: Attempt<S::Future>,
         // `None` when the request cannot be sent again, or no further attempt is allowed.
         copy: Option<Req>,
         spare: Spare<S>,
         rules: Rules<C, R, K>,
         delays: D,
-        course: Course<D::Iter>,
+        course: Course<D::Iter, Between<S, Result<S::Response, S::Error>>>,
     }
 }
 
 pin_project! {
-    #[project = StateProj]
-    enum State<S, F, T> {
-        Calling {
+    // Apart from what there is between two attempts: over both, a destructor would read a word where a call has just written a byte, and a
+    // processor waits for that.
+    #[project = AttemptProj]
+    enum Attempt<F> {
+        // The first, with no total time.
+        Plain {
             #[pin]
             inner: F,
         },
-        // The last result is the answer if the time ends here.
-        Sleeping {
-            sleep: Pin<Box<Sleep>>,
-            last: Option<T>,
+        Watched {
+            #[pin]
+            inner: F,
         },
-        Readying {
-            service: S,
-            last: Option<T>,
-            end: Option<Pin<Box<Sleep>>>,
-        },
-        Over,
+        None,
     }
 }
 
+/// The last result is the answer if the time ends here.
+pub(super) enum Between<S, T> {
+    Sleeping { sleep: Pin<Box<Sleep>>, last: T },
+    Readying { service: S, last: T, end: Option<Pin<Box<Sleep>>> },
+}
+
 impl<S: Service<Req>, Req, C, R, K, D: Delays> ResponseFuture<S, Req, C, R, K, D> {
-    #[inline]
+    #[inline(always)]
     pub(super) const fn new(
         inner: S::Future,
+        has_limit: bool,
         copy: Option<Req>,
         spare: Spare<S>,
         rules: Rules<C, R, K>,
         delays: D,
-        course: Course<D::Iter>,
+        course: Course<D::Iter, Between<S, Result<S::Response, S::Error>>>,
     ) -> Self {
-        Self { state: State::Calling { inner }, copy, spare, rules, delays, course }
+        let attempt = if has_limit { Attempt::Watched { inner } } else { Attempt::Plain { inner } };
+        Self { attempt, copy, spare, rules, delays, course }
     }
 }
 
@@ -94,25 +99,19 @@ where
         let this = self.as_mut().project();
         // What retries inside, on the same budget, is part of this call and no call of its own.
         let _entered = this.course.budget_id().map(budget::enter);
-        let StateProj::Calling { inner } = this.state.project() else {
+        let AttemptProj::Plain { inner } = this.attempt.project() else {
             return self.go_on(None, cx);
         };
-        if this.course.has_limit() {
-            return self.go_on(None, cx);
-        }
         match inner.poll(cx) {
             Poll::Pending => {
                 this.course.pending();
                 Poll::Pending
             }
             Poll::Ready(Ok(response)) => match this.rules.classify.classify(Ok(&response)) {
-                Outcome::Success if this.course.is_fresh() => Poll::Ready(Ok(response)),
+                Outcome::Success => Poll::Ready(Ok(response)),
                 outcome => self.go_on(Some((Ok(response), outcome)), cx),
             },
-            Poll::Ready(Err(error)) => {
-                let outcome = this.rules.classify.classify(Err(&error));
-                self.go_on(Some((Err(error), outcome)), cx)
-            }
+            Poll::Ready(Err(error)) => self.fail(error, cx),
         }
     }
 }
@@ -125,6 +124,13 @@ where
     K: RetryCost<S::Response, S::Error>,
     D: Delays,
 {
+    #[cold]
+    #[inline(never)]
+    fn fail(self: Pin<&mut Self>, error: S::Error, cx: &mut Context<'_>) -> Poll<Result<S::Response, S::Error>> {
+        let outcome = self.rules.classify.classify(Err(&error));
+        self.go_on(Some((Err(error), outcome)), cx)
+    }
+
     /// The way of all others. `ended` is what has become of an attempt, and what that means.
     #[cold]
     #[inline(never)]
@@ -142,75 +148,77 @@ where
                     delays: |backoff: &Backoff| this.delays.begin(backoff),
                     cost: || rules.cost.cost(result.as_ref()),
                 };
-                let Some(sleep) = this.course.end_attempt(outcome, asks) else {
-                    this.state.set(State::Over);
-                    return Poll::Ready(result);
-                };
+                let sleep = this.course.end_attempt(outcome, asks);
                 // With the inner future goes all that it held.
-                this.state.set(State::Sleeping { sleep, last: Some(result) });
+                this.attempt.set(Attempt::None);
+                match sleep {
+                    Some(sleep) => this.course.keep(Between::Sleeping { sleep, last: result }),
+                    None => return Poll::Ready(result),
+                }
             }
-            let result = match this.state.as_mut().project() {
-                StateProj::Calling { inner } => match this.course.poll(|| inner.poll(cx)) {
-                    Poll::Ready(result) => result,
-                    Poll::Pending => {
-                        this.course.pending();
-                        return Poll::Pending;
+            let result = match this.attempt.as_mut().project() {
+                AttemptProj::Plain { inner } | AttemptProj::Watched { inner } => {
+                    match this.course.poll(|| inner.poll(cx)) {
+                        Poll::Ready(result) => result,
+                        Poll::Pending => {
+                            this.course.pending();
+                            return Poll::Pending;
+                        }
+                    }
+                }
+                AttemptProj::None => match this.course.take().expect("polled after it was ready") {
+                    Between::Sleeping { mut sleep, last } => {
+                        if sleep.as_mut().poll(cx).is_pending() {
+                            this.course.keep(Between::Sleeping { sleep, last });
+                            return Poll::Pending;
+                        }
+                        // A body may have turned out too long in the meantime.
+                        let can_resend = this.copy.as_ref().is_some_and(|copy| this.rules.resend.can_resend(copy));
+                        if this.course.is_over(can_resend) {
+                            return Poll::Ready(last);
+                        }
+                        this.course.keep(Between::Readying { service: this.spare.service(), last, end: None });
+                        continue;
+                    }
+                    Between::Readying { mut service, last, mut end } => {
+                        let ready = this.course.poll(|| service.poll_ready(cx));
+                        if ready.is_pending() {
+                            if end.is_none() {
+                                end = this.course.until_end();
+                            }
+                            if end.as_mut().is_none_or(|end| end.as_mut().poll(cx).is_pending()) {
+                                this.course.keep(Between::Readying { service, last, end });
+                                return Poll::Pending;
+                            }
+                        }
+                        if this.course.is_over(true) {
+                            return Poll::Ready(last);
+                        }
+                        match ready {
+                            // The timer was early.
+                            Poll::Pending => {
+                                this.course.keep(Between::Readying { service, last, end: None });
+                                continue;
+                            }
+                            Poll::Ready(Ok(())) => {
+                                let mut request = this.copy.take().expect("it gets ready only to try again");
+                                this.rules.resend.prepare(&mut request, this.course.next_attempt());
+                                if this.course.goes_on() {
+                                    *this.copy = this.rules.resend.copy(&request);
+                                }
+                                this.course.begin_attempt();
+                                let inner = service.call(request);
+                                this.attempt.set(Attempt::Watched { inner });
+                                continue;
+                            }
+                            // An attempt that found no service is one that failed.
+                            Poll::Ready(Err(error)) => {
+                                this.course.begin_attempt();
+                                Err(error)
+                            }
+                        }
                     }
                 },
-                StateProj::Sleeping { sleep, last } => {
-                    ready!(sleep.as_mut().poll(cx));
-                    let last = last.take();
-                    // A body may have turned out too long in the meantime.
-                    let can_resend = this.copy.as_ref().is_some_and(|copy| this.rules.resend.can_resend(copy));
-                    if this.course.is_over(can_resend) {
-                        this.state.set(State::Over);
-                        return Poll::Ready(last.expect("it is kept until the next attempt begins"));
-                    }
-                    let service = this.spare.service();
-                    this.state.set(State::Readying { service, last, end: None });
-                    continue;
-                }
-                StateProj::Readying { service, last, end } => {
-                    let ready = this.course.poll(|| service.poll_ready(cx));
-                    if ready.is_pending() {
-                        if end.is_none() {
-                            *end = this.course.until_end();
-                        }
-                        match end {
-                            Some(end) => ready!(end.as_mut().poll(cx)),
-                            None => return Poll::Pending,
-                        }
-                    }
-                    if this.course.is_over(true) {
-                        let last = last.take();
-                        this.state.set(State::Over);
-                        return Poll::Ready(last.expect("it is kept until the next attempt begins"));
-                    }
-                    match ready {
-                        // The timer was early.
-                        Poll::Pending => {
-                            *end = None;
-                            continue;
-                        }
-                        Poll::Ready(Ok(())) => {
-                            let mut request = this.copy.take().expect("it gets ready only to try again");
-                            this.rules.resend.prepare(&mut request, this.course.next_attempt());
-                            if this.course.goes_on() {
-                                *this.copy = this.rules.resend.copy(&request);
-                            }
-                            this.course.begin_attempt();
-                            let inner = service.call(request);
-                            this.state.set(State::Calling { inner });
-                            continue;
-                        }
-                        // An attempt that found no service is one that failed.
-                        Poll::Ready(Err(error)) => {
-                            this.course.begin_attempt();
-                            Err(error)
-                        }
-                    }
-                }
-                StateProj::Over => panic!("polled after it was ready"),
             };
             let outcome = this.rules.classify.classify(result.as_ref());
             ended = Some((result, outcome));

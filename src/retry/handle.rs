@@ -26,6 +26,6 @@ impl RetryHandle {
 
     /// Tells `listener` of every [`Event`] from now on, under no lock.
     pub fn on_event(&self, listener: impl Fn(&Event<'_>) + Send + Sync + 'static) {
-        self.shared.events.listen(listener);
+        self.shared.change(|shared| shared.events.listen(listener));
     }
 }

@@ -111,7 +111,7 @@ impl<C, R, K, D> RetryLayer<C, R, K, D> {
     /// Tells `listener` of every [`Event`], under no lock.
     #[must_use]
     pub fn on_event(self, listener: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
-        self.shared.events.listen(listener);
+        self.shared.change(|shared| shared.events.listen(listener));
         self
     }
 

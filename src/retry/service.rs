@@ -10,6 +10,7 @@ use tower::{Service, load::Load};
 use super::{
     cost::{FlatCost, RetryCost},
     course::Course,
+    decision::Plan,
     delays::{Delays, OfSettings},
     future::ResponseFuture,
     handle::RetryHandle,
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::{
     address::Home,
-    budget,
+    budget::{self, Budget, BudgetAddress},
     outcome::{Classify, ErrorsAreTransient},
 };
 
@@ -31,19 +32,34 @@ pub struct Retry<S, C = ErrorsAreTransient, R = CloneRequest, K = FlatCost, D = 
     rules: Rules<C, R, K>,
     delays: D,
     shared: Home<Shared>,
-    /// Beside what is shared, because each step on the way there costs.
-    known: Option<&'static Checked>,
+    /// Beside what is shared, because each step on the way there costs: this and what follows.
+    settings: Option<&'static Checked>,
+    budget: Option<BudgetAddress>,
+    may_retry: bool,
+    has_limit: bool,
 }
 
 impl<S, C, R, K, D> Retry<S, C, R, K, D> {
     pub(super) fn new(inner: S, rules: Rules<C, R, K>, delays: D, shared: Home<Shared>) -> Self {
-        let known = shared.known;
-        Self { inner, spares: Spares::new(), rules, delays, shared, known }
+        let Plan { attempts, within, .. } = shared.checked.plan;
+        Self {
+            inner,
+            spares: Spares::new(),
+            rules,
+            delays,
+            settings: shared.known,
+            budget: shared.budget.as_ref().map(Budget::address),
+            may_retry: attempts > 1,
+            has_limit: within != u64::MAX,
+            shared,
+        }
     }
 
     #[inline]
-    fn may_retry(&self) -> bool {
-        self.known.is_none_or(|checked| checked.plan.attempts > 1)
+    fn deposit(&self) {
+        if let Some(budget) = &self.shared.budget {
+            budget.deposit();
+        }
     }
 
     /// The handle of what all clones share.
@@ -97,20 +113,18 @@ where
 
     #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
-        let copy = if self.may_retry() { self.rules.resend.copy(&request) } else { None };
+        if let Some(budget) = self.budget
+            && !budget::is_entered(budget.id())
+        {
+            self.deposit();
+        }
+        let copy = if self.may_retry { self.rules.resend.copy(&request) } else { None };
         let spare = self.spares.take(&self.inner);
-        let budget = self.shared.budget.as_ref().map(|budget| {
-            let address = budget.address();
-            if !budget::is_entered(address.id()) {
-                budget.deposit();
-            }
-            address
-        });
-        let entered = budget.map(|budget| budget::enter(budget.id()));
+        let entered = self.budget.map(|budget| budget::enter(budget.id()));
         let inner = self.inner.call(request);
         drop(entered);
-        let course = Course::new(self.known, Shared::link(&self.shared), budget);
-        ResponseFuture::new(inner, copy, spare, self.rules.clone(), self.delays.clone(), course)
+        let course = Course::new(self.settings, self.shared.link(), self.budget);
+        ResponseFuture::new(inner, self.has_limit, copy, spare, self.rules.clone(), self.delays.clone(), course)
     }
 }
 
@@ -123,7 +137,10 @@ impl<S: Clone, C: Clone, R: Clone, K: Clone, D: Clone> Clone for Retry<S, C, R, 
             rules: self.rules.clone(),
             delays: self.delays.clone(),
             shared: self.shared.clone(),
-            known: self.known,
+            settings: self.settings,
+            budget: self.budget,
+            may_retry: self.may_retry,
+            has_limit: self.has_limit,
         }
     }
 }

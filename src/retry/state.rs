@@ -1,11 +1,7 @@
 //! What clones share.
 
 use super::recipe::Checked;
-use crate::{
-    address::{Home, Link, Resident},
-    budget::Budget,
-    event::Events,
-};
+use crate::{address::Resident, budget::Budget, event::Events};
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -20,17 +16,12 @@ impl Shared {
         let known = checked.known();
         Self { events, budget, checked, known }
     }
-
-    /// What a call takes along.
-    #[inline]
-    pub(super) fn link(home: &Home<Self>) -> Link<Self> {
-        home.link(home.known.is_none() || home.events.has_listeners())
-    }
 }
 
 impl Resident for Shared {
+    /// A call without settings of its own needs those that are here.
     fn lasts(&self) -> bool {
-        !self.events.has_listeners()
+        self.known.is_some() && !self.events.has_listeners()
     }
 }
 

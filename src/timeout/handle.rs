@@ -43,7 +43,7 @@ impl TimeoutHandle {
 
     /// Tells `listener` of every [`Event`] from now on, under no lock.
     pub fn on_event(&self, listener: impl Fn(&Event<'_>) + Send + Sync + 'static) {
-        self.shared.events.listen(listener);
+        self.shared.change(|shared| shared.events.listen(listener));
     }
 
     /// The future with the limit on it, for code without tower. The time runs from its first poll that is pending.
@@ -52,6 +52,6 @@ impl TimeoutHandle {
         F: Future<Output = Result<T, E>>,
         E: CanReject,
     {
-        ResponseFuture::called(future, self.shared.limit(), Shared::link(&self.shared))
+        ResponseFuture::called(future, self.shared.limit(), self.shared.link())
     }
 }

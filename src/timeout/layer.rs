@@ -42,7 +42,7 @@ impl<L> TimeoutLayer<L> {
     /// Tells `listener` of every [`Event`], under no lock.
     #[must_use]
     pub fn on_event(self, listener: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
-        self.shared.events.listen(listener);
+        self.shared.change(|shared| shared.events.listen(listener));
         self
     }
 

@@ -108,7 +108,7 @@ where
             }
         }
         let inner = self.inner.call(request);
-        ResponseFuture::called(inner, limit, Shared::link(&self.shared))
+        ResponseFuture::called(inner, limit, self.shared.link())
     }
 }
 

@@ -31,12 +31,6 @@ impl Shared {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// What a call takes along.
-    #[inline]
-    pub(super) fn link(home: &Home<Self>) -> Link<Self> {
-        home.link(home.events.has_listeners())
-    }
-
     pub(super) fn set_limit(&self, limit: Duration) {
         self.limit.store(nanos(limit), Ordering::Relaxed);
     }

@@ -11,7 +11,13 @@
 #[path = "../../harness/mod.rs"]
 mod harness;
 
-use std::{future::ready, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    future::ready,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Waker},
+    time::Duration,
+};
 
 use buttress::circuit_breaker::{CircuitBreaker, CircuitBreakerLayer, CircuitBreakerSettings, Window};
 use circuitbreaker_rs as cbrs;
@@ -258,10 +264,11 @@ fn pending_once(bench: &mut Bench, runtime: &Rc<Runtime>) {
 
 /// Not a time, but what one may have been saved on: a window that forgets nothing is none.
 fn failures_to_open(bench: &mut Bench) {
+    let cx = &mut Context::from_waker(Waker::noop());
     let layer = CircuitBreakerLayer::new(CircuitBreakerSettings::failure_rate(0.5).window(Window::Calls(100)));
     let mut service = layer.layer(service_fn(|n| ready(late_failures(n).map_err(buttress::Error::Service))));
     failures_before_refusal(bench, "buttress", |n| {
-        one_by_hand(&mut service, n, |answer| matches!(answer, Err(buttress::Error::Rejected(_))))
+        one_by_hand(&mut service, n, cx, |answer| matches!(answer, Err(buttress::Error::Rejected(_))))
     });
 
     let breaker = Recloser::custom().error_rate(0.5).closed_len(100).build();
@@ -271,7 +278,7 @@ fn failures_to_open(bench: &mut Bench) {
 
     let mut service = tower_resilience_on_rate().layer(service_fn(|n| ready(late_failures(n))));
     failures_before_refusal(bench, "tower-resilience", |n| {
-        one_by_hand(&mut service, n, |answer| matches!(answer, Err(tr::CircuitBreakerError::OpenCircuit)))
+        one_by_hand(&mut service, n, cx, |answer| matches!(answer, Err(tr::CircuitBreakerError::OpenCircuit)))
     });
 }
 
