@@ -86,7 +86,7 @@ const RATE_LIMIT: [&str; 24] = [
     "keyed_waiting",
     "loom_models",
 ];
-const REDIS: [&str; 6] = ["policy", "failure", "script", "lane", "lanes", "limits"];
+const REDIS: [&str; 7] = ["policy", "failure", "script", "lease", "lane", "lanes", "limits"];
 const TIMEOUT: [&str; 8] = ["policy", "state", "timer", "wait", "future", "handle", "service", "layer"];
 
 fn files(dir: &Path) -> Vec<PathBuf> {
@@ -233,6 +233,7 @@ fn pure_files_know_no_lock_no_async_and_no_tower() {
         "redis/policy",
         "redis/failure",
         "redis/script",
+        "redis/lease",
         "retry/backoff",
         "retry/decision",
         "retry/policy",

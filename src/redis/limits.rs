@@ -17,6 +17,7 @@ use deadpool_redis::redis::Script;
 use super::{
     failure::RedisFailure,
     lanes::Lanes,
+    lease::{Account, LeaseSettings, Spent},
     policy::Unavailable,
     script::{Answer, Asked, CODE, What},
 };
@@ -24,7 +25,9 @@ use crate::{
     circuit_breaker::Permit,
     error::{ConfigError, Reason, Rejected},
     event::{Event, EventKind, Events, Pattern},
-    rate_limit::{Decisions, KeyedRateLimitHandle, LimitStore, Quota, RateLimitSettings, Taken},
+    keyed::cells::Cells,
+    rate_limit::{Algorithm, Decisions, KeyedRateLimitHandle, LimitStore, Quota, RateLimitSettings, Taken},
+    time::{self, nanos},
 };
 
 /// Limits per key that are kept in Redis, for [`KeyedRateLimitLayer::over`](crate::rate_limit::KeyedRateLimitLayer::over). Clones share them.
@@ -44,9 +47,25 @@ struct Shared<K> {
     /// Counts along, to be warm when it is needed.
     local: Option<KeyedRateLimitHandle<K>>,
     events: Events,
+    /// What Redis has refused lately, until it would not refuse it any more.
+    denied: Cells<K, Denied>,
+    leases: Option<(LeaseSettings, Cells<K, Account>)>,
     /// Whether the last decision was made without Redis.
     is_away: AtomicBool,
 }
+
+/// Calls of a key that cost as much or more have no chance before then.
+#[derive(Clone, Copy, Debug)]
+struct Denied {
+    until: u64,
+    cost: u64,
+    limit: usize,
+}
+
+/// How many refusals are remembered.
+const MOST_DENIED: usize = 10_000;
+/// How many keys have leases.
+const MOST_LEASED: usize = 10_000;
 
 /// What Redis will say to a call, or what is decided without it. It always ends, within the deadline of the lanes.
 #[must_use = "futures do nothing unless polled"]
@@ -63,6 +82,25 @@ impl<K: Hash + Eq + Clone + fmt::Display> RedisLimits<K> {
         Self::try_with_prefix(lanes, "buttress", settings, unavailable)
     }
 
+    /// As [`try_new`](Self::try_new), with leases.
+    ///
+    /// # Errors
+    ///
+    /// Settings that cannot work, or not in Redis, and a sliding log: a unit that is paid before it is spent would be in another window.
+    pub fn try_leased(
+        lanes: &Lanes,
+        settings: RateLimitSettings,
+        unavailable: Unavailable,
+        lease: LeaseSettings,
+    ) -> Result<Self, ConfigError> {
+        if settings.limits().any(|limit| limit.algorithm == Algorithm::SlidingLog) {
+            return Err(ConfigError::new("lease", "is not for a sliding log"));
+        }
+        let least = settings.limits().map(|limit| limit.quota.at_once()).min();
+        lease.check(least.unwrap_or(0))?;
+        Self::build(lanes, "buttress", settings, unavailable, Some(lease))
+    }
+
     /// As [`try_new`](Self::try_new), under keys that begin with this.
     ///
     /// # Errors
@@ -73,6 +111,16 @@ impl<K: Hash + Eq + Clone + fmt::Display> RedisLimits<K> {
         prefix: &'static str,
         settings: RateLimitSettings,
         unavailable: Unavailable,
+    ) -> Result<Self, ConfigError> {
+        Self::build(lanes, prefix, settings, unavailable, None)
+    }
+
+    fn build(
+        lanes: &Lanes,
+        prefix: &'static str,
+        settings: RateLimitSettings,
+        unavailable: Unavailable,
+        lease: Option<LeaseSettings>,
     ) -> Result<Self, ConfigError> {
         unavailable.check()?;
         // Settings that cannot work here cannot work there.
@@ -93,6 +141,8 @@ impl<K: Hash + Eq + Clone + fmt::Display> RedisLimits<K> {
             unavailable,
             local,
             events: Events::keyed(Pattern::RateLimit, name),
+            denied: Cells::new(MOST_DENIED),
+            leases: lease.map(|lease| (lease, Cells::new(MOST_LEASED))),
             is_away: AtomicBool::new(false),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -149,7 +199,7 @@ impl<K: Hash + Eq + Clone + fmt::Display + Send + Sync + 'static> Shared<K> {
                     // As far as it is there: what others take is no debt of this process.
                     let _ = local.check(key, cost);
                 }
-                self.answer(answer)
+                self.answer(answer, key, cost)
             }
             Err(failure) => {
                 self.events.emit(|| EventKind::StoreFailed { why: failure.as_str() });
@@ -158,14 +208,89 @@ impl<K: Hash + Eq + Clone + fmt::Display + Send + Sync + 'static> Shared<K> {
         }
     }
 
-    fn answer(&self, answer: Answer) -> Result<(), Rejected> {
+    fn answer(&self, answer: Answer, key: &K, cost: u64) -> Result<(), Rejected> {
         match answer {
             Answer::Passes => Ok(()),
             Answer::Refused { limit, wait } => {
-                let name = self.limits.get(limit).map_or(self.events.name(), |limit| limit.name);
-                self.refuse(Rejected::new(name, Reason::RateLimited).with_retry_after(wait))
+                let now = time::now().as_nanos();
+                let denied = Denied { until: now.saturating_add(nanos(wait)), cost, limit };
+                let is_over = |denied: &mut Denied| denied.until <= now;
+                // A smaller cost says more than a greater one.
+                let remember = |known: &mut Denied| {
+                    if known.until <= now || cost <= known.cost {
+                        *known = denied;
+                    }
+                };
+                self.denied.change(key, || denied, is_over, remember);
+                self.refuse_for(limit, wait)
             }
         }
+    }
+
+    fn refuse_for(&self, limit: usize, wait: Duration) -> Result<(), Rejected> {
+        let name = self.limits.get(limit).map_or(self.events.name(), |limit| limit.name);
+        self.refuse(Rejected::new(name, Reason::RateLimited).with_retry_after(wait))
+    }
+
+    /// What need not be asked, because it was refused a moment ago.
+    fn denied(&self, key: &K, cost: u64) -> Option<Result<(), Rejected>> {
+        let denied = self.denied.look(key, |denied| *denied)?;
+        let wait = denied.until.checked_sub(time::now().as_nanos()).filter(|wait| *wait > 0)?;
+        (cost >= denied.cost).then(|| self.refuse_for(denied.limit, Duration::from_nanos(wait)))
+    }
+
+    /// Whether a lease pays for it.
+    fn spend(self: &Arc<Self>, key: &K, cost: u64) -> bool {
+        let Some((lease, accounts)) = &self.leases else { return false };
+        let now = time::now();
+        let is_idle = |account: &mut Account| account.is_idle();
+        let spend = |account: &mut Account| account.spend(now, cost, lease.units);
+        let Some(Spent { passes, fetches }) = accounts.change(key, Account::default, is_idle, spend) else {
+            return false;
+        };
+        if fetches {
+            self.fetch(*lease, key.clone());
+        }
+        if let (true, Some(local)) = (passes, &self.local) {
+            let _ = local.check(key, cost);
+        }
+        passes
+    }
+
+    /// Pays a batch, and when it ends gives back what is left of it.
+    #[cold]
+    fn fetch(self: &Arc<Self>, lease: LeaseSettings, key: K) {
+        let (Ok(permit), Ok(runtime)) = (self.lanes.admit(), tokio::runtime::Handle::try_current()) else {
+            return self.account(&key, |account| account.not_fetched(time::now(), lease.life)).unwrap_or_default();
+        };
+        let shared = Arc::clone(self);
+        runtime.spawn(async move {
+            // Before it is paid, so that no unit is spent later than the life of its lease.
+            let ends = time::now().saturating_add(lease.life).as_nanos();
+            match shared.ask(permit, What::Take, &key, lease.units).await {
+                Ok(Answer::Passes) => {
+                    shared.switch(true);
+                    if shared.account(&key, |account| account.fetched(lease.units, ends)) != Some(true) {
+                        return shared.tell(What::Refund, &key, lease.units);
+                    }
+                    tokio::time::sleep(lease.life).await;
+                    let left = shared.account(&key, |account| account.end(ends));
+                    shared.tell(What::Refund, &key, left.unwrap_or(0));
+                }
+                Ok(Answer::Refused { wait, .. }) => {
+                    shared.switch(true);
+                    shared.account(&key, |account| account.not_fetched(time::now(), wait)).unwrap_or_default();
+                }
+                Err(failure) => {
+                    shared.events.emit(|| EventKind::StoreFailed { why: failure.as_str() });
+                    shared.account(&key, |account| account.not_fetched(time::now(), lease.life)).unwrap_or_default();
+                }
+            }
+        });
+    }
+
+    fn account<T>(&self, key: &K, change: impl FnOnce(&mut Account) -> T) -> Option<T> {
+        self.leases.as_ref()?.1.look(key, change)
     }
 
     #[cold]
@@ -213,6 +338,15 @@ impl<K: Hash + Eq + Clone + fmt::Display + Send + Sync + 'static> LimitStore<K> 
         if let Some(limit) = self.shared.limits.iter().find(|limit| cost > limit.at_once) {
             return Taken::Now(self.shared.refuse(Rejected::new(limit.name, Reason::CostTooHigh)));
         }
+        if self.shared.spend(key, cost) {
+            return Taken::Now(Ok(()));
+        }
+        // What was refused still is, but without Redis the policy decides.
+        if !self.shared.is_away.load(Ordering::Relaxed)
+            && let Some(refused) = self.shared.denied(key, cost)
+        {
+            return Taken::Now(refused);
+        }
         match self.shared.lanes.admit() {
             Err(_) => Taken::Now(self.shared.decide_alone(key, cost)),
             Ok(permit) => {
@@ -235,6 +369,7 @@ impl<K: Hash + Eq + Clone + fmt::Display + Send + Sync + 'static> LimitStore<K> 
     }
 
     fn refund(&self, key: &K, units: u64, _: Duration) {
+        self.shared.denied.look(key, |denied| denied.until = 0);
         if let Some(local) = &self.shared.local {
             local.refund(key, units);
         }

@@ -72,6 +72,13 @@
 //! The keys are `<prefix>:{.<key>}:<number>:<kind>:<name>`, so that all of one key are in one slot. The key is what its `Display` says: keys that are not equal must not
 //! look equal, and what strangers choose should be bounded before.
 //!
+//! A refusal is remembered until it would be none, for at most 10,000 keys, so that a flood that is refused anyhow does not reach Redis.
+//!
+//! # Leases
+//!
+//! With [`try_leased`](RedisLimits::try_leased) a process pays a batch in advance, decides on it without asking, fetches the next one when half of it is spent, and gives back what is
+//! left when it ends. While there is none, each call is asked for by itself, so nobody waits for a batch. Never more is paid than the quota; [`LeaseSettings`] says what a window can see.
+//!
 //! # When Redis is away
 //!
 //! | [`Unavailable`] | |
@@ -109,6 +116,7 @@
 mod failure;
 mod lane;
 mod lanes;
+mod lease;
 mod limits;
 mod policy;
 mod script;
@@ -118,6 +126,7 @@ pub use deadpool_redis;
 pub use self::{
     failure::RedisFailure,
     lanes::Lanes,
+    lease::LeaseSettings,
     limits::{RedisLimits, Verdict},
     policy::{LaneSettings, Unavailable},
 };

@@ -2,6 +2,7 @@
 
 mod away;
 mod lanes;
+mod leases;
 mod limits;
 mod proxy;
 mod server;
