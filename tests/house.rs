@@ -86,7 +86,7 @@ const RATE_LIMIT: [&str; 24] = [
     "keyed_waiting",
     "loom_models",
 ];
-const REDIS: [&str; 7] = ["policy", "failure", "script", "lease", "lane", "lanes", "limits"];
+const REDIS: [&str; 8] = ["policy", "failure", "script", "lease", "source", "lane", "lanes", "limits"];
 const TIMEOUT: [&str; 8] = ["policy", "state", "timer", "wait", "future", "handle", "service", "layer"];
 
 fn files(dir: &Path) -> Vec<PathBuf> {

@@ -60,8 +60,11 @@ impl RedisFailure {
                 ServerErrorKind::BusyLoading
                 | ServerErrorKind::TryAgain
                 | ServerErrorKind::ClusterDown
-                | ServerErrorKind::MasterDown,
+                | ServerErrorKind::MasterDown
+                | ServerErrorKind::Moved
+                | ServerErrorKind::Ask,
             ) => (Self::Unavailable, lane),
+            ErrorKind::ClusterConnectionNotFound => (Self::Disconnected, lane),
             ErrorKind::Extension if matches!(error.code(), Some("BUSY" | "MISCONF" | "NOREPLICAS")) => {
                 (Self::Unavailable, lane)
             }

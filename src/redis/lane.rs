@@ -2,16 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use deadpool_redis::{Connection, Pool, PoolError, redis::aio::MultiplexedConnection};
 use tokio::sync::watch;
 
-use super::failure::RedisFailure;
+use super::{
+    failure::RedisFailure,
+    source::{Shared, Source},
+};
 use crate::sync::Mutex;
 
 /// A connection that many operations share, and its number in its slot.
 #[derive(Clone)]
 pub(super) struct Lane {
-    pub(super) connection: MultiplexedConnection,
+    pub(super) connection: Shared,
     number: u64,
 }
 
@@ -29,7 +31,7 @@ enum Is {
     #[default]
     Empty,
     Connecting(watch::Receiver<Option<RedisFailure>>),
-    Ready(MultiplexedConnection),
+    Ready(Shared),
 }
 
 /// What a look at the slot finds.
@@ -40,9 +42,9 @@ enum Found {
 
 impl Slot {
     /// The lane, once there is one. Whoever finds none has it made, in a task that outlives the asking.
-    pub(super) async fn lane(&self, pool: &Pool, connect_timeout: Duration) -> Result<Lane, RedisFailure> {
+    pub(super) async fn lane(&self, source: &Source, connect_timeout: Duration) -> Result<Lane, RedisFailure> {
         loop {
-            let mut flight = match self.find(pool, connect_timeout) {
+            let mut flight = match self.find(source, connect_timeout) {
                 Found::Lane(lane) => return Ok(lane),
                 Found::Flight(flight) => flight,
             };
@@ -57,7 +59,7 @@ impl Slot {
         }
     }
 
-    fn find(&self, pool: &Pool, connect_timeout: Duration) -> Found {
+    fn find(&self, source: &Source, connect_timeout: Duration) -> Found {
         let (tell, flight) = {
             let mut state = self.0.lock();
             match &state.is {
@@ -71,9 +73,9 @@ impl Slot {
             state.is = Is::Connecting(flight.clone());
             (tell, flight)
         };
-        let (slot, pool) = (self.clone(), pool.clone());
+        let (slot, source) = (self.clone(), source.clone());
         tokio::spawn(async move {
-            let connected = match tokio::time::timeout(connect_timeout, checkout(&pool)).await {
+            let connected = match tokio::time::timeout(connect_timeout, source.connect()).await {
                 Ok(connected) => connected,
                 Err(_) => Err(RedisFailure::TimedOut),
             };
@@ -84,7 +86,7 @@ impl Slot {
         Found::Flight(flight)
     }
 
-    fn land(&self, connection: Option<MultiplexedConnection>) {
+    fn land(&self, connection: Option<Shared>) {
         let mut state = self.0.lock();
         state.number += 1;
         state.is = connection.map_or(Is::Empty, Is::Ready);
@@ -103,15 +105,5 @@ impl Slot {
         if matches!(state.is, Is::Ready(_)) && state.number == lane.number {
             state.is = Is::Empty;
         }
-    }
-}
-
-/// A connection of its own: the pool makes it, and keeps its places for those who borrow.
-async fn checkout(pool: &Pool) -> Result<MultiplexedConnection, RedisFailure> {
-    match pool.get().await {
-        Ok(pooled) => Ok(Connection::take(pooled)),
-        Err(PoolError::Backend(error)) => Err(RedisFailure::of(&error).0),
-        Err(PoolError::Timeout(_)) => Err(RedisFailure::TimedOut),
-        Err(_) => Err(RedisFailure::Disconnected),
     }
 }

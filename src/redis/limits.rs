@@ -183,12 +183,8 @@ impl<K: Hash + Eq + Clone + fmt::Display + Send + Sync + 'static> Shared<K> {
             let (kind, numbers) = limit.arguments(cost);
             call.key(limit.key(self.prefix, key)).arg(kind).arg(&numbers[..]);
         }
-        let call = &call;
-        let asked = self.lanes.run_admitted(permit, async move |mut lane| {
-            let answer: Vec<i64> = call.invoke_async(&mut lane).await?;
-            Ok(answer)
-        });
-        Answer::read(&asked.await?, self.limits.len()).ok_or(RedisFailure::Answered)
+        let answer: Vec<i64> = self.lanes.run_admitted(permit, &call).await?;
+        Answer::read(&answer, self.limits.len()).ok_or(RedisFailure::Answered)
     }
 
     async fn decide(&self, permit: Permit, key: &K, cost: u64) -> Result<(), Rejected> {

@@ -58,9 +58,9 @@
 //! a server that hung goes on where it was; only when a probe of the breaker is not answered either is the next one sent on a new connection.
 //!
 //! Every operation has one [`deadline`](LaneSettings::deadline), which includes the connection that it may have to wait for, and one breaker around all of them.
-//! Nothing is tried twice, except a script that Redis says it does not know, and so has not run.
+//! Nothing is tried twice, except a script that Redis says it does not know, or a question whose slot has moved, which have not run.
 //!
-//! A lane is taken out of the pool for good, so the pool's own places stay for those who need a connection of their own.
+//! Lanes come from a URL, from a pool, from a pool over Sentinel, or from the URLs or a pool of a cluster. A lane is taken out of the pool for good, so the pool's own places stay for those who need a connection of their own.
 //!
 //! # Limits
 //!
@@ -120,6 +120,7 @@ mod lease;
 mod limits;
 mod policy;
 mod script;
+mod source;
 
 pub use deadpool_redis;
 

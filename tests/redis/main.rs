@@ -1,6 +1,7 @@
 //! Against servers that these tests start themselves, in real time.
 
 mod away;
+mod cluster;
 mod lanes;
 mod leases;
 mod limits;
