@@ -6,6 +6,7 @@ mod lanes;
 mod leases;
 mod limits;
 mod proxy;
+mod sentinel;
 mod server;
 
 use std::time::Duration;
