@@ -47,6 +47,8 @@ pub enum Reason {
     RateLimited,
     /// The call costs more than its quota ever has at once; the inner service was not called.
     CostTooHigh,
+    /// The store of a limit gave no answer, and its policy is to let nothing pass then; the inner service was not called.
+    LimitUnknown,
     /// Too many calls are in flight or queued; the inner service was not called.
     BulkheadFull,
     /// The inner service was not ready ([`tower::load_shed`]); it was not called.
@@ -264,9 +266,12 @@ impl Reason {
     #[must_use]
     pub const fn reached_inner(self) -> bool {
         match self {
-            Self::CircuitOpen(_) | Self::RateLimited | Self::CostTooHigh | Self::BulkheadFull | Self::Overloaded => {
-                false
-            }
+            Self::CircuitOpen(_)
+            | Self::RateLimited
+            | Self::CostTooHigh
+            | Self::LimitUnknown
+            | Self::BulkheadFull
+            | Self::Overloaded => false,
             Self::TimedOut | Self::DeadlineExceeded | Self::LoadFailed => true,
         }
     }
@@ -278,6 +283,7 @@ impl fmt::Display for Reason {
             Self::CircuitOpen(trip) => write!(f, "circuit open ({trip})"),
             Self::RateLimited => f.write_str("rate limited"),
             Self::CostTooHigh => f.write_str("cost too high"),
+            Self::LimitUnknown => f.write_str("limit unknown"),
             Self::BulkheadFull => f.write_str("bulkhead full"),
             Self::Overloaded => f.write_str("overloaded"),
             Self::TimedOut => f.write_str("timed out"),

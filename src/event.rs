@@ -98,6 +98,18 @@ pub enum EventKind<'a> {
         /// The bound.
         max_keys: usize,
     },
+    /// A store that is kept elsewhere gave no answer. What is known to be away is not asked, so this comes only as often as it is asked.
+    #[non_exhaustive]
+    StoreFailed {
+        /// Why, in a word: `timed_out`, `disconnected`, `unavailable`, `answered`.
+        why: &'a str,
+    },
+    /// Calls are decided by the store again, or no longer.
+    #[non_exhaustive]
+    StoreSwitched {
+        /// Whether it is the store that decides from now on.
+        shared: bool,
+    },
     /// A call took what is used past the part of a limit of which a report was asked for.
     #[non_exhaustive]
     NearLimit {

@@ -162,7 +162,7 @@
 //! |---|---|---|
 //! | `RateLimited` | 429 | `Retry-After`, and `RateLimit` with the name of the limiter |
 //! | `CostTooHigh` | 413 | |
-//! | `CircuitOpen`, `BulkheadFull`, `Overloaded`, `LoadFailed` | 503 | `Retry-After`, where the time is known |
+//! | `CircuitOpen`, `LimitUnknown`, `BulkheadFull`, `Overloaded`, `LoadFailed` | 503 | `Retry-After`, where the time is known |
 //! | `TimedOut`, `DeadlineExceeded` | 504 | `Retry-After`, where the time is known |
 //!
 //! A request that costs more than its quota ever has at once never passes, so it gets no 429, which clients repeat, but is

@@ -16,6 +16,7 @@
     feature = "http",
     doc = "| [`http`] | what all this means for HTTP: statuses, `Retry-After`, idempotent requests, bodies that can be sent again, refusals as responses, clients behind proxies |"
 )]
+#![cfg_attr(feature = "redis", doc = "| [`redis`] | limits that a whole fleet shares, and calm when Redis is away |")]
 //! | [`Late`] | is ready at once and takes the inner readiness inside the future |
 //!
 //! # Order of layers
@@ -59,6 +60,7 @@
 //! | `retry` | yes | [`retry`](https://docs.rs/buttress/latest/buttress/retry), [`budget`](https://docs.rs/buttress/latest/buttress/budget) | `rand` without its generators |
 //! | `timeout` | yes | [`timeout`](https://docs.rs/buttress/latest/buttress/timeout) | nothing |
 //! | `http` | no | [`http`](https://docs.rs/buttress/latest/buttress/http): what it all means for HTTP | `rate-limit`, `retry`, `http`, `http-body`, `bytes`, `httpdate` |
+//! | `redis` | no | [`redis`](https://docs.rs/buttress/latest/buttress/redis): limits that a whole fleet shares | `circuit-breaker`, `rate-limit`, `deadpool-redis` |
 //! | `metrics` | yes | events as counters and gauges of the [`metrics`](https://docs.rs/metrics) facade | one load per event while no recorder is installed |
 //! | `tracing` | no | events for `tracing` subscribers | one load per event while nobody subscribes |
 //! | `full` | no | all of these | |
@@ -105,6 +107,8 @@ pub mod timeout;
 
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "redis")]
+pub mod redis;
 
 #[cfg(feature = "retry")]
 pub use budget::{Budget, BudgetSettings, Cost};

@@ -87,6 +87,7 @@ const RATE_LIMIT: [&str; 25] = [
     "keyed_waiting",
     "loom_models",
 ];
+const REDIS: [&str; 8] = ["policy", "failure", "script", "lease", "source", "lane", "lanes", "limits"];
 const TIMEOUT: [&str; 8] = ["policy", "state", "timer", "wait", "future", "handle", "service", "layer"];
 
 fn files(dir: &Path) -> Vec<PathBuf> {
@@ -168,8 +169,13 @@ fn imports_go_one_way() {
 
 #[test]
 fn every_file_of_a_pattern_imports_only_files_above_it() {
-    let folders: [(&str, &[&str]); 4] =
-        [("circuit_breaker", &CIRCUIT_BREAKER), ("rate_limit", &RATE_LIMIT), ("retry", &RETRY), ("timeout", &TIMEOUT)];
+    let folders: [(&str, &[&str]); 5] = [
+        ("circuit_breaker", &CIRCUIT_BREAKER),
+        ("rate_limit", &RATE_LIMIT),
+        ("redis", &REDIS),
+        ("retry", &RETRY),
+        ("timeout", &TIMEOUT),
+    ];
     for (folder, order) in folders {
         for path in files(&src().join(folder)) {
             let file = path.file_stem().unwrap().to_str().unwrap().to_owned();
@@ -225,6 +231,10 @@ fn pure_files_know_no_lock_no_async_and_no_tower() {
         "rate_limit/sliding_counter",
         "rate_limit/policy",
         "rate_limit/ledger",
+        "redis/policy",
+        "redis/failure",
+        "redis/script",
+        "redis/lease",
         "retry/backoff",
         "retry/decision",
         "retry/policy",

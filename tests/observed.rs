@@ -264,3 +264,37 @@ fn a_gauge_that_looks_at_the_circuit_does_not_deadlock() {
         assert_eq!(handle.state(), buttress::CircuitState::Closed, "the gauge has closed it again");
     });
 }
+
+/// twenty_23100_store_errors_counted_as_rate_limited
+#[tokio::test]
+async fn a_store_that_is_away_is_no_refusal() {
+    use buttress::{
+        rate_limit::{LimitStore, Taken},
+        redis::{LaneSettings, Lanes, RedisLimits, Unavailable},
+    };
+    let recorder = Kept::default();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    // Nobody listens there.
+    let lanes = Lanes::try_from_url("redis://127.0.0.1:1/", LaneSettings::new()).unwrap();
+    let settings = RateLimitSettings::token_bucket(Quota::per_hour(100)).name("users");
+    let limits = RedisLimits::try_new(&lanes, settings, Unavailable::Open).unwrap();
+    for _ in 0..10 {
+        if let Taken::Later(verdict) = limits.take(&7, 1) {
+            assert_eq!(verdict.await, Ok(()));
+        }
+    }
+    assert_eq!(
+        recorder.values("buttress_rate_limit"),
+        some(&[
+            ("buttress_rate_limit_keys_exhausted_total{name=users}", 0),
+            ("buttress_rate_limit_near_limit_total{name=users}", 0),
+            ("buttress_rate_limit_rejected_total{name=users}", 0),
+            ("buttress_rate_limit_shadow_rejected_total{name=users}", 0),
+            ("buttress_rate_limit_store_failed_total{name=users}", 5),
+            ("buttress_rate_limit_store_switches_total{name=users,to=away}", 1),
+            ("buttress_rate_limit_store_switches_total{name=users,to=shared}", 0),
+        ])
+    );
+    let opened = recorder.values("buttress_circuit_breaker_transitions_total{name=redis,to=open}");
+    assert_eq!(opened.values().sum::<u64>(), 1);
+}

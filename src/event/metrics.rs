@@ -23,8 +23,16 @@ pub(super) struct Metrics {
     handles: OnceLock<Handles>,
     /// Registered with the first transition, so that no series says that a circuit is in no state.
     states: OnceLock<[Gauge; 3]>,
+    /// Registered with the first event of a store, because most limits have none.
+    store: OnceLock<Store>,
     /// The newest generation and, in its lowest two bits, its state: an older event, overtaken on its way, must not move the gauges back.
     newest: AtomicU64,
+}
+
+struct Store {
+    failed: Counter,
+    to_away: Counter,
+    to_shared: Counter,
 }
 
 /// Those of one pattern.
@@ -61,7 +69,14 @@ pub(super) fn is_recorded() -> bool {
 
 impl Metrics {
     pub(super) const fn named(pattern: Pattern, name: &'static str) -> Self {
-        Self { pattern, name, handles: OnceLock::new(), states: OnceLock::new(), newest: AtomicU64::new(0) }
+        Self {
+            pattern,
+            name,
+            handles: OnceLock::new(),
+            states: OnceLock::new(),
+            store: OnceLock::new(),
+            newest: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn record(&self, event: &Event<'_>, keyed: bool) {
@@ -73,12 +88,28 @@ impl Metrics {
         if let Some(counter) = handles.of(&event.kind) {
             counter.increment(1);
         }
+        match event.kind {
+            EventKind::StoreFailed { .. } => self.store().failed.increment(1),
+            EventKind::StoreSwitched { shared: false } => self.store().to_away.increment(1),
+            EventKind::StoreSwitched { shared: true } => self.store().to_shared.increment(1),
+            _ => {}
+        }
         // Many circuits share the name of a keyed layer: no one of them is "the state".
         if let EventKind::Transition { to, generation, .. } = event.kind
             && !keyed
         {
             self.show(to, generation);
         }
+    }
+
+    fn store(&self) -> &Store {
+        let register = |recorder: &dyn Recorder| {
+            let counter = |metric, label| recorder.register_counter(&key(self.name, metric, label), &METADATA);
+            let switches = |to| counter("buttress_rate_limit_store_switches_total", Some(("to", to)));
+            let failed = counter("buttress_rate_limit_store_failed_total", None);
+            Store { failed, to_away: switches("away"), to_shared: switches("shared") }
+        };
+        self.store.get_or_init(|| with_recorder(register))
     }
 
     /// Sets the gauges by the newest transition, and once more if it is not by then: a recorder's gauges are not set under a lock.

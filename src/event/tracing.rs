@@ -35,6 +35,9 @@ pub(super) fn record(event: &Event<'_>) {
         EventKind::KeysExhausted { max_keys } => {
             warn!(policy, max_keys, "key served without a state of its own");
         }
+        EventKind::StoreFailed { why } => debug!(policy, why, "store gave no answer"),
+        EventKind::StoreSwitched { shared: false } => warn!(policy, "store is away, calls are decided without it"),
+        EventKind::StoreSwitched { shared: true } => event!(Level::INFO, policy, "store is back"),
         EventKind::NearLimit { limit_name, used, limit } => {
             debug!(policy, limit_name, used, limit, "limit nearly used up");
         }

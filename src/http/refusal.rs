@@ -57,9 +57,11 @@ pub const fn refusal_status(reason: Reason) -> StatusCode {
         Reason::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         // Not 429, which says to come back: this request never passes, a smaller one may.
         Reason::CostTooHigh => StatusCode::PAYLOAD_TOO_LARGE,
-        Reason::CircuitOpen(_) | Reason::BulkheadFull | Reason::Overloaded | Reason::LoadFailed => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        Reason::CircuitOpen(_)
+        | Reason::LimitUnknown
+        | Reason::BulkheadFull
+        | Reason::Overloaded
+        | Reason::LoadFailed => StatusCode::SERVICE_UNAVAILABLE,
         Reason::TimedOut | Reason::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
     }
 }
@@ -81,7 +83,7 @@ fn problem(rejected: Rejected) -> String {
     let status = refusal_status(rejected.reason());
     let (kind, title) = match rejected.reason() {
         Reason::RateLimited => ("quota-exceeded", "the quota is used up"),
-        Reason::BulkheadFull | Reason::Overloaded => {
+        Reason::LimitUnknown | Reason::BulkheadFull | Reason::Overloaded => {
             ("temporary-reduced-capacity", "there is too much to do at present")
         }
         Reason::CostTooHigh => ("", "the request costs more than its quota ever has at once"),

@@ -114,6 +114,8 @@
 //! | `Rejected` with `shadow` | it would have been | counter `buttress_rate_limit_shadow_rejected_total` |
 //! | `NearLimit` | a call took what is used past [`near_limit`](RateLimitSettings::near_limit) | counter `buttress_rate_limit_near_limit_total` |
 //! | `KeysExhausted` | a key found no place, the first time and every [`max_keys`](RateLimitSettings::max_keys) times after | counter `buttress_rate_limit_keys_exhausted_total` |
+//! | `StoreFailed` | a [store](LimitStore) that is kept elsewhere gave no answer | counter `buttress_rate_limit_store_failed_total` |
+//! | `StoreSwitched` | calls are decided without the store, or by it again | counter `buttress_rate_limit_store_switches_total` by `to`, `away` or `shared` |
 //!
 //! # Clone
 //!
@@ -169,7 +171,7 @@ pub use self::{
     keyed_handle::KeyedRateLimitHandle,
     keyed_waiting::{KeyedWaiting, KeyedWaitingHandle, KeyedWaitingLayer},
     layer::RateLimitLayer,
-    policy::RateLimitSettings,
+    policy::{Algorithm, LimitSettings, RateLimitSettings},
     quota::Quota,
     service::{Backpressure, OneUnit, RateLimit, Refusing, RequestCost, Waiting},
     settle::{ActualCost, After, Afterwards, Bill, Nothing, Paid, PauseWhenAsked, Settle},

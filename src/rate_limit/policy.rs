@@ -30,11 +30,16 @@ pub struct RateLimitSettings {
     pub(super) shadow: bool,
 }
 
+/// One of the limits of some [`RateLimitSettings`].
 #[derive(Clone, Copy, Debug)]
-struct LimitSettings {
-    name: &'static str,
-    algorithm: Algorithm,
-    quota: Quota,
+#[non_exhaustive]
+pub struct LimitSettings {
+    /// Its name in errors, events and metrics.
+    pub name: &'static str,
+    /// How it is counted.
+    pub algorithm: Algorithm,
+    /// How much in what time.
+    pub quota: Quota,
 }
 
 /// One limit that can work.
@@ -45,11 +50,15 @@ pub(super) struct Limit {
     pub(super) rate: Rate,
 }
 
-/// How it is counted.
+/// How a limit is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Algorithm {
+#[non_exhaustive]
+pub enum Algorithm {
+    /// [`token_bucket`](RateLimitSettings::token_bucket)
     TokenBucket,
+    /// [`sliding_log`](RateLimitSettings::sliding_log)
     SlidingLog,
+    /// [`sliding_counter`](RateLimitSettings::sliding_counter)
     SlidingCounter,
 }
 
@@ -177,6 +186,26 @@ impl RateLimitSettings {
             Some(limit) => limit.quota,
             None => unreachable!(),
         }
+    }
+
+    /// All limits, for a [store](super::LimitStore) that keeps them elsewhere.
+    pub fn limits(&self) -> impl Iterator<Item = LimitSettings> {
+        self.limits.into_iter().flatten()
+    }
+
+    /// The same with other quotas, such as a share of each.
+    #[must_use]
+    pub fn map_quotas(mut self, map: impl Fn(Quota) -> Quota) -> Self {
+        for limit in self.limits.iter_mut().flatten() {
+            limit.quota = map(limit.quota);
+        }
+        self
+    }
+
+    /// Whether what would be refused is only reported.
+    #[must_use]
+    pub const fn is_shadow(&self) -> bool {
+        self.shadow
     }
 
     pub(super) const fn own_name(&self) -> &'static str {

@@ -92,6 +92,15 @@ impl Quota {
         Duration::from_nanos(self.period)
     }
 
+    /// How many units may come at once after a rest.
+    #[must_use]
+    pub const fn at_once(&self) -> u64 {
+        match self.burst {
+            Some(burst) => burst,
+            None => self.units,
+        }
+    }
+
     pub(super) fn check(&self) -> Result<Rate, ConfigError> {
         let err = |field, problem| Err(ConfigError::new(field, problem));
         if self.units == 0 {

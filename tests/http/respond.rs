@@ -160,6 +160,7 @@ async fn every_reason_has_its_status() {
     let rows = [
         (Reason::RateLimited, 429),
         (Reason::CostTooHigh, 413),
+        (Reason::LimitUnknown, 503),
         (Reason::BulkheadFull, 503),
         (Reason::Overloaded, 503),
         (Reason::LoadFailed, 503),

@@ -1,0 +1,229 @@
+//! Every operation goes through here: one lane, one deadline, one breaker.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use deadpool_redis::{
+    Manager, Pool, Runtime, cluster,
+    redis::{
+        AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, RedisResult, ScriptInvocation, ServerErrorKind,
+        cluster::ClusterClientBuilder,
+    },
+    sentinel,
+};
+
+use super::{
+    failure::{LaneIs, RedisFailure},
+    lane::{Lane, Slot},
+    policy::LaneSettings,
+    source::{self, Source},
+};
+use crate::{
+    circuit_breaker::{CircuitBreakerHandle, Permit},
+    error::ConfigError,
+    event::CircuitState,
+    outcome::Outcome,
+};
+
+/// A few connections that all operations share. Clones are handles of the same ones.
+///
+/// See the [module docs](crate::redis).
+#[derive(Clone)]
+pub struct Lanes {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    source: Source,
+    slots: Box<[Slot]>,
+    next: AtomicUsize,
+    settings: LaneSettings,
+    breaker: CircuitBreakerHandle,
+}
+
+/// What can be asked on a lane.
+pub(super) trait Question<T>: Sync {
+    fn ask(&self, lane: source::Shared) -> impl Future<Output = RedisResult<T>> + Send;
+}
+
+impl<T: FromRedisValue> Question<T> for Cmd {
+    async fn ask(&self, mut lane: source::Shared) -> RedisResult<T> {
+        self.query_async(&mut lane).await
+    }
+}
+
+impl<T: FromRedisValue + Send> Question<T> for ScriptInvocation<'_> {
+    async fn ask(&self, mut lane: source::Shared) -> RedisResult<T> {
+        self.invoke_async(&mut lane).await
+    }
+}
+
+impl Lanes {
+    /// Lanes to the server of this URL. Nothing is connected before the first operation.
+    ///
+    /// # Errors
+    ///
+    /// Settings that cannot work, or a URL that is none. The error says nothing of it.
+    pub fn try_from_url(url: &str, settings: LaneSettings) -> Result<Self, ConfigError> {
+        // The outer deadline is the only one, and a lane survives it.
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(settings.connect_timeout))
+            .set_response_timeout(None);
+        let manager =
+            Manager::new_with_config(url, config).map_err(|_| ConfigError::new("url", "must be a redis:// URL"))?;
+        let pool = Pool::builder(manager)
+            .max_size(settings.lanes.max(1))
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|_| ConfigError::new("url", "must make a pool"))?;
+        Self::try_new(pool, settings)
+    }
+
+    /// Lanes of the connections of a pool. Nothing is connected before the first operation.
+    ///
+    /// # Errors
+    ///
+    /// Settings that cannot work.
+    pub fn try_new(pool: Pool, settings: LaneSettings) -> Result<Self, ConfigError> {
+        Self::over(Source::Single(pool), settings)
+    }
+
+    /// As [`try_new`](Self::try_new), to the master that Sentinel names.
+    ///
+    /// # Errors
+    ///
+    /// Settings that cannot work.
+    pub fn try_from_sentinel(pool: sentinel::Pool, settings: LaneSettings) -> Result<Self, ConfigError> {
+        Self::over(Source::Sentinel(pool), settings)
+    }
+
+    /// Lanes to the cluster of these nodes, which follow what the cluster says of its slots.
+    ///
+    /// # Errors
+    ///
+    /// Settings that cannot work, or a URL that is none. The error says nothing of it.
+    pub fn try_from_cluster_urls(
+        urls: impl IntoIterator<Item = impl AsRef<str>>,
+        settings: LaneSettings,
+    ) -> Result<Self, ConfigError> {
+        let urls: Vec<String> = urls.into_iter().map(|url| url.as_ref().to_owned()).collect();
+        // redis-rs would also send again what may have been executed; what was not, because its slot has moved, is sent again here.
+        let client = ClusterClientBuilder::new(urls)
+            .retries(0)
+            .connection_timeout(settings.connect_timeout)
+            .build()
+            .map_err(|_| ConfigError::new("url", "must be redis:// URLs of one cluster"))?;
+        Self::over(Source::Cluster(Box::new(client)), settings)
+    }
+
+    /// Lanes of the connections of a pool to a cluster. Its connections send again what may have been executed, up to 16 times within the deadline, and a
+    /// call may be paid as often; those of [`try_from_cluster_urls`](Self::try_from_cluster_urls) do not.
+    ///
+    /// # Errors
+    ///
+    /// Settings that cannot work.
+    pub fn try_from_cluster(pool: cluster::Pool, settings: LaneSettings) -> Result<Self, ConfigError> {
+        Self::over(Source::ClusterPool(pool), settings)
+    }
+
+    fn over(source: Source, settings: LaneSettings) -> Result<Self, ConfigError> {
+        settings.check()?;
+        let breaker = CircuitBreakerHandle::try_new(settings.breaker)?;
+        let slots = (0..settings.lanes).map(|_| Slot::default()).collect();
+        Ok(Self { shared: Arc::new(Shared { source, slots, next: AtomicUsize::new(0), settings, breaker }) })
+    }
+
+    /// The breaker around every operation: its state, its events, and control.
+    #[must_use]
+    pub fn breaker(&self) -> &CircuitBreakerHandle {
+        &self.shared.breaker
+    }
+
+    /// Asks one command. It must not block, and nothing that belongs to one connection (`WATCH`, `SELECT`, `SUBSCRIBE`) may be asked.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the answer to nobody. Redis may have executed the command.
+    pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisFailure> {
+        self.run(command).await
+    }
+
+    pub(super) async fn run<T>(&self, operation: &impl Question<T>) -> Result<T, RedisFailure> {
+        let permit = self.admit()?;
+        self.run_admitted(permit, operation).await
+    }
+
+    /// A place in the breaker, or the refusal, at once.
+    pub(super) fn admit(&self) -> Result<Permit, RedisFailure> {
+        self.shared.breaker.try_acquire().map_err(RedisFailure::Away)
+    }
+
+    /// Nothing is tried twice that may have been executed: who lost an answer does not know what became of the question.
+    pub(super) async fn run_admitted<T>(
+        &self,
+        permit: Permit,
+        operation: &impl Question<T>,
+    ) -> Result<T, RedisFailure> {
+        let Shared { source, slots, next, settings, breaker } = &*self.shared;
+        let slot = &slots[next.fetch_add(1, Ordering::Relaxed) % slots.len()];
+        let is_probe = breaker.state() != CircuitState::Closed;
+        let mut used: Option<Lane> = None;
+        let asked = tokio::time::timeout(settings.deadline, async {
+            let lane = used.insert(slot.lane(source, settings.connect_timeout).await?);
+            let mut result = operation.ask(lane.connection.clone()).await;
+            for _ in 0..MOST_MOVES {
+                match &result {
+                    // Not executed, and the lane knows by now where the slot is.
+                    Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::Moved) => {
+                        result = operation.ask(lane.connection.clone()).await;
+                    }
+                    _ => break,
+                }
+            }
+            result.map_err(|error| {
+                let (failure, is) = RedisFailure::of(&error);
+                if is == LaneIs::Broken {
+                    slot.drop_lane(lane);
+                }
+                failure
+            })
+        });
+        let result = asked.await.unwrap_or(Err(RedisFailure::TimedOut));
+        match &result {
+            Ok(_) => permit.success(),
+            Err(RedisFailure::Answered) => permit.record(Outcome::Permanent),
+            Err(failure) => {
+                // A lane survives a time-out, because a server that hung goes on where it was. But when even a probe has no answer, the other end
+                // may be gone without a word, and the next probe had better knock anew.
+                if let (true, RedisFailure::TimedOut, Some(lane)) = (is_probe, failure, &used) {
+                    slot.drop_lane(lane);
+                }
+                permit.failure();
+            }
+        }
+        result
+    }
+}
+
+/// How often a question follows its slot.
+const MOST_MOVES: usize = 3;
+
+impl fmt::Debug for Lanes {
+    /// Without the pool, which knows the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lanes")
+            .field("lanes", &self.shared.slots.len())
+            .field("deadline", &self.shared.settings.deadline)
+            .field("breaker", &self.shared.breaker)
+            .finish_non_exhaustive()
+    }
+}

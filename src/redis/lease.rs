@@ -1,0 +1,179 @@
+//! A batch of quota that is paid in Redis first and spent here.
+//!
+//! What is spent was paid, so no process ever admits what another may admit too. What is left when a batch expires is given back.
+
+use std::time::Duration;
+
+use crate::{
+    error::ConfigError,
+    time::{self, nanos},
+};
+
+/// How much of a quota a process takes at a time, to decide on it without asking.
+///
+/// In any window a fleet sees at most the quota and what was leased before it and is spent in it: the outstanding leases, or what comes back in the life of one if
+/// that is less. What a process has leased and does not use is missing to the others, for the life of a lease at most: two batches a process and key.
+///
+/// It is for keys with many calls: a key with few leaves most of each batch to be given back.
+#[derive(Clone, Copy, Debug)]
+pub struct LeaseSettings {
+    pub(super) units: u64,
+    pub(super) life: Duration,
+}
+
+impl LeaseSettings {
+    /// So many units at a time.
+    #[must_use]
+    pub const fn new(units: u64) -> Self {
+        Self { units, life: Duration::from_secs(1) }
+    }
+
+    /// How long a batch may be spent. Defaults to 1 s.
+    #[must_use]
+    pub const fn life(mut self, life: Duration) -> Self {
+        self.life = life;
+        self
+    }
+
+    pub(super) fn check(&self, at_once: u64) -> Result<(), ConfigError> {
+        if self.units == 0 || self.units > at_once {
+            return Err(ConfigError::new("lease", "must be at least one unit, and at most what there is at once"));
+        }
+        if self.life.is_zero() {
+            return Err(ConfigError::new("life", "must be longer than zero"));
+        }
+        Ok(())
+    }
+}
+
+/// What a key has leased: the batch that is spent, and the one that comes after.
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    batches: [Batch; 2],
+    is_fetching: bool,
+    /// There was not a whole batch, and there will not be before then.
+    no_batch_before: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Batch {
+    left: u64,
+    ends: u64,
+}
+
+/// What becomes of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Spent {
+    pub(super) passes: bool,
+    /// Whether the caller is to fetch the next batch.
+    pub(super) fetches: bool,
+}
+
+impl Account {
+    pub(super) fn spend(&mut self, now: time::Instant, cost: u64, units: u64) -> Spent {
+        let now = now.as_nanos();
+        self.batches.sort_unstable_by_key(|batch| batch.ends);
+        let has = |batch: &&mut Batch| batch.ends > now && batch.left >= cost;
+        let passes = match self.batches.iter_mut().find(has) {
+            Some(batch) => {
+                batch.left -= cost;
+                true
+            }
+            None => false,
+        };
+        let left: u64 = self.batches.iter().filter(|batch| batch.ends > now).map(|batch| batch.left).sum();
+        let has_room = self.batches.iter().any(|batch| batch.left == 0);
+        let fetches = !self.is_fetching && has_room && left <= units / 2 && now >= self.no_batch_before;
+        self.is_fetching |= fetches;
+        Spent { passes, fetches }
+    }
+
+    /// A batch has come. `false` when there is no place for it.
+    pub(super) fn fetched(&mut self, units: u64, ends: u64) -> bool {
+        self.is_fetching = false;
+        match self.batches.iter_mut().find(|batch| batch.left == 0) {
+            Some(batch) => {
+                *batch = Batch { left: units, ends };
+                true
+            }
+            None => false,
+        }
+    }
+
+    pub(super) fn not_fetched(&mut self, now: time::Instant, wait: Duration) {
+        self.is_fetching = false;
+        self.no_batch_before = now.as_nanos().saturating_add(nanos(wait));
+    }
+
+    /// Ends the batch of this end, and says what is left of it.
+    pub(super) fn end(&mut self, ends: u64) -> u64 {
+        let ended = self.batches.iter_mut().filter(|batch| batch.ends == ends);
+        ended.map(|batch| std::mem::take(&mut batch.left)).sum()
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        !self.is_fetching && self.batches.iter().all(|batch| batch.left == 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Instant;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn nothing_is_spent_that_was_not_leased_and_all_the_rest_is_given_back(
+            units in 1_u64..20, steps in proptest::collection::vec((0_u64..5, 0_u64..4, any::<bool>()), 1..200),
+        ) {
+            let (mut account, mut now) = (Account::default(), 1_000);
+            let (mut leased, mut spent, mut back, mut due, mut under_way) = (0, 0, 0, Vec::new(), false);
+            for (wait, cost, arrives) in steps {
+                now += wait;
+                due.retain(|ends| {
+                    if *ends <= now {
+                        back += account.end(*ends);
+                    }
+                    *ends > now
+                });
+                let told = account.spend(Instant::from_nanos(now), cost, units);
+                spent += if told.passes { cost } else { 0 };
+                prop_assert!(!(told.fetches && under_way), "one flight at a time");
+                under_way |= told.fetches;
+                if under_way && arrives {
+                    under_way = false;
+                    let ends = now + 7;
+                    prop_assert!(account.fetched(units, ends));
+                    leased += units;
+                    due.push(ends);
+                }
+                let held: u64 = account.batches.iter().map(|batch| batch.left).sum();
+                prop_assert_eq!(leased, spent + back + held);
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_that_has_ended_is_not_spent() {
+        let mut account = Account::default();
+        assert_eq!(account.spend(Instant::from_nanos(5), 1, 10), Spent { passes: false, fetches: true });
+        assert!(account.fetched(10, 20));
+        assert_eq!(account.spend(Instant::from_nanos(19), 1, 10), Spent { passes: true, fetches: false });
+        assert_eq!(account.spend(Instant::from_nanos(20), 1, 10), Spent { passes: false, fetches: true });
+        assert_eq!((account.end(20), account.end(20)), (9, 0));
+    }
+
+    #[test]
+    fn the_next_batch_is_fetched_before_this_one_ends() {
+        let mut account = Account::default();
+        let now = Instant::from_nanos(5);
+        account.spend(now, 1, 10);
+        assert!(account.fetched(10, 20));
+        let fetched_at = (1..=10).find(|_| account.spend(now, 1, 10).fetches);
+        assert_eq!(fetched_at, Some(5));
+        account.not_fetched(now, Duration::from_nanos(3));
+        assert!(!account.spend(Instant::from_nanos(7), 1, 10).fetches);
+        assert!(account.spend(Instant::from_nanos(8), 1, 10).fetches);
+    }
+}

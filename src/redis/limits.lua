@@ -1,0 +1,166 @@
+-- All limits of one key, all or nothing. Times are integer microseconds of this server's clock.
+-- ARGV: what to do ("take", "charge" or "refund"), the units, and for each limit its kind and five numbers.
+-- The answer: which limit refuses (0: none), for how long, and for each limit two numbers that say what is used.
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
+local what, cost = ARGV[1], tonumber(ARGV[2])
+local STEP = 1000000
+local int = function(n) return string.format('%.0f', n) end
+-- What was put at a key by somebody else counts as nothing.
+local read = function(key)
+  local value = redis.pcall('GET', key)
+  return type(value) == 'string' and value or ''
+end
+local put = function(key, value, ttl)
+  redis.call('SET', key, value, 'PX', int(math.max(1, math.ceil(ttl / 1000) + 1)))
+end
+local has_no_ttl = function(key) return redis.call('PTTL', key) == -1 end
+
+local kinds = {}
+
+-- A bucket is the moment at which it is full again, in microseconds and parts of one.
+-- Numbers: the cost in microseconds and parts, how many parts are one, the burst in microseconds and parts.
+kinds.bucket = function(key, p)
+  local time, time_parts, whole_of, whole, whole_parts = p[1], p[2], p[3], p[4], p[5]
+  local us, parts = string.match(read(key), '^(%d+) ?(%d*)$')
+  us, parts = tonumber(us) or 0, math.min(tonumber(parts) or 0, whole_of - 1)
+  if us < now then us, parts = now, 0 end
+  -- Nobody can say whether it ever ends.
+  if us > now + whole + STEP and has_no_ttl(key) then us, parts = now + whole, whole_parts end
+  local self = {}
+  self.look = function()
+    local after, after_parts = us + time - now, parts + time_parts
+    if after_parts >= whole_of then after, after_parts = after + 1, after_parts - whole_of end
+    if after < whole or after == whole and after_parts <= whole_parts then return 0 end
+    local wait, wait_parts = after - whole, after_parts - whole_parts
+    if wait_parts > 0 then wait = wait + 1 end
+    return math.max(1, wait)
+  end
+  local write = function()
+    if us > now or parts > 0 then
+      put(key, parts > 0 and int(us) .. ' ' .. int(parts) or int(us), us - now + 1)
+    else
+      redis.call('DEL', key)
+    end
+  end
+  self.take = function()
+    us, parts = us + time, parts + time_parts
+    if parts >= whole_of then us, parts = us + 1, parts - whole_of end
+    write()
+  end
+  self.refund = function()
+    us, parts = us - time, parts - time_parts
+    if parts < 0 then us, parts = us - 1, parts + whole_of end
+    if us < now then us, parts = now, 0 end
+    write()
+  end
+  self.repair = function() if has_no_ttl(key) then write() end end
+  self.used = function() return us - now, parts end
+  return self
+end
+
+-- A log is a sorted set with a member for each unit, which no other unit has, at the moment when it was taken.
+-- Numbers: the units, the period.
+kinds.log = function(key, p)
+  local units, period = p[1], p[2]
+  local is_ours = redis.call('TYPE', key).ok == 'zset'
+  if is_ours then
+    redis.call('ZREMRANGEBYSCORE', key, '-inf', int(now - period))
+    -- A clock that was put back makes nobody wait for it.
+    redis.call('ZREMRANGEBYSCORE', key, '(' .. int(now + STEP), '+inf')
+  end
+  local count = is_ours and redis.call('ZCARD', key) or 0
+  local self = {}
+  self.look = function()
+    local over = count + cost - units
+    if over <= 0 then return 0 end
+    local last = redis.call('ZRANGE', key, over - 1, over - 1, 'WITHSCORES')[2]
+    return math.max(1, tonumber(last) + period - now)
+  end
+  self.take = function()
+    -- Of a debt no more is kept than there ever are.
+    local cost = what == 'charge' and math.min(cost, math.max(0, units - count)) or cost
+    if cost == 0 then return end
+    if not is_ours then redis.call('DEL', key) end
+    local score, same = int(now), is_ours and redis.call('ZCOUNT', key, now, now) or 0
+    for first = 0, cost - 1, 1000 do
+      local members = {}
+      for n = first, math.min(first + 999, cost - 1) do
+        members[#members + 1] = score
+        members[#members + 1] = string.format('%s-%07d', score, same + n)
+      end
+      redis.call('ZADD', key, unpack(members))
+    end
+    redis.call('PEXPIRE', key, int(math.ceil(period / 1000) + 1))
+    count = count + cost
+  end
+  self.refund = function()
+    local back = math.min(cost, count)
+    if back > 0 then redis.call('ZPOPMAX', key, back) end
+    count = count - back
+  end
+  self.repair = function()
+    if has_no_ttl(key) then redis.call('PEXPIRE', key, int(math.ceil(period / 1000) + 1)) end
+  end
+  self.used = function() return count, 0 end
+  return self
+end
+
+-- A counter is when the present window began, what came in it, and what came in the one before.
+-- Numbers: the units, the period.
+kinds.counter = function(key, p)
+  local units, period = p[1], p[2]
+  local began, present, before = string.match(read(key), '^(%d+) (%d+) (%d+)$')
+  began, present, before = tonumber(began) or now, tonumber(present) or 0, tonumber(before) or 0
+  if began - now > STEP then began = now end
+  local since = math.max(0, now - began)
+  if since >= period then
+    local into = since % period
+    before = since - into == period and present or 0
+    present, began, since = 0, now - into, into
+  end
+  local used = function() return present + math.ceil(before * (period - since) / period) end
+  local share = function(room, count)
+    if count == 0 then return 0 end
+    return math.max(0, period - math.floor(room * period / count))
+  end
+  local self = {}
+  self.look = function()
+    local room = units - cost
+    if used() <= room then return 0 end
+    if room >= present and before > 0 then return math.max(1, share(room - present, before) - since) end
+    return math.max(1, period - since + share(room, present))
+  end
+  local write = function()
+    put(key, int(began) .. ' ' .. int(present) .. ' ' .. int(before), began + 2 * period - now)
+  end
+  self.take = function()
+    present = present + cost
+    write()
+  end
+  self.refund = function()
+    local of_the_present = math.min(cost, present)
+    present, before = present - of_the_present, math.max(0, before - (cost - of_the_present))
+    write()
+  end
+  self.repair = function() if has_no_ttl(key) then write() end end
+  self.used = function() return used(), since end
+  return self
+end
+
+local limits, refuses, longest = {}, 0, 0
+for n, key in ipairs(KEYS) do
+  local at, p = 3 + (n - 1) * 6, {}
+  for i = 1, 5 do p[i] = tonumber(ARGV[at + i]) end
+  limits[n] = kinds[ARGV[at]](key, p)
+  local wait = what == 'take' and limits[n].look() or 0
+  if wait > longest then refuses, longest = n, wait end
+end
+local answer = { refuses, longest }
+for n, limit in ipairs(limits) do
+  if refuses > 0 then limit.repair() elseif what == 'refund' then limit.refund() else limit.take() end
+  local used, parts = limit.used()
+  answer[#answer + 1] = used
+  answer[#answer + 1] = parts
+end
+return answer

@@ -1,0 +1,209 @@
+use std::time::Duration;
+
+use buttress::{
+    Reason,
+    rate_limit::{LimitStore, Quota, RateLimitSettings as Settings},
+    redis::{RedisLimits, Unavailable},
+};
+
+use crate::{LONG, PATIENT, admitted, lanes, server::Server, take};
+
+/// No unit comes back while a test runs.
+const HOUR: Duration = Duration::from_secs(3600);
+const KINDS: [(&str, fn(Quota) -> Settings); 3] =
+    [("bucket", Settings::token_bucket), ("log", Settings::sliding_log), ("counter", Settings::sliding_counter)];
+
+/// Limits of a process of its own.
+fn process(server: &Server, settings: Settings) -> RedisLimits<String> {
+    RedisLimits::try_new(&lanes(&server.url(), PATIENT), settings, Unavailable::Closed).unwrap()
+}
+
+async fn keys(server: &Server) -> Vec<String> {
+    server.ask("KEYS", "*").await
+}
+
+/// limitador_stacked_limits_race, redis_ratelimiting_js_2, rolling_rate_limiter_11_same_microsecond
+#[tokio::test]
+async fn four_processes_admit_exactly_the_quota() {
+    let server = Server::start().await;
+    for (kind, algorithm) in KINDS {
+        let settings = algorithm(Quota::new(100, HOUR)).name(kind);
+        let all = (0..4).map(|_| {
+            let limits = process(&server, settings);
+            let calls = (0..250).map(move |_| {
+                let limits = limits.clone();
+                async move { take(&limits, "user", 1).await.is_ok() }
+            });
+            tokio::spawn(futures::future::join_all(calls))
+        });
+        let passed: usize = futures::future::join_all(all)
+            .await
+            .into_iter()
+            .map(|passed| passed.unwrap().into_iter().filter(|passed| *passed).count())
+            .sum();
+        assert_eq!(passed, 100, "{kind}");
+    }
+    for key in keys(&server).await {
+        let left: i64 = server.ask("PTTL", &key).await;
+        assert!(left > 0 && left <= 2 * 3_600_001 + 1, "{key} {left}");
+        if key.contains(":log:") {
+            let count: u64 = server.ask("ZCARD", &key).await;
+            assert_eq!(count, 100, "what is refused is not recorded");
+            let bytes: u64 = server.ask("MEMORY", ("USAGE", &key)).await;
+            assert!(bytes < 200 * 100, "{bytes}");
+        }
+    }
+}
+
+/// redis_tutorial_zadd_before_zcard
+#[tokio::test]
+async fn ten_times_the_load_gets_the_quota_in_every_window() {
+    let server = Server::start().await;
+    let window = Duration::from_millis(400);
+    for (kind, algorithm) in KINDS {
+        let limits = process(&server, algorithm(Quota::new(20, window)).name(kind));
+        let began = tokio::time::Instant::now();
+        let mut passed = 0;
+        while began.elapsed() < 3 * window {
+            passed += admitted(&limits, "user", 1).await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let windows = began.elapsed().as_secs_f64() / window.as_secs_f64();
+        assert!(passed >= 40 && passed as f64 <= 20.0 * (windows + 2.0), "{kind}: {passed} in {windows} windows");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_says_when_to_come_back_and_then_there_is_one() {
+    let server = Server::start().await;
+    for (kind, algorithm) in KINDS {
+        let limits = process(&server, algorithm(Quota::new(3, Duration::from_secs(1))).name(kind));
+        assert_eq!(admitted(&limits, "user", 3).await, 3, "{kind}");
+        let refused = take(&limits, "user", 1).await.unwrap_err();
+        assert_eq!((refused.policy(), refused.reason()), (kind, Reason::RateLimited));
+        let wait = refused.retry_after().unwrap();
+        assert!(wait > Duration::ZERO && wait <= Duration::from_secs(2), "{kind} {wait:?}");
+        tokio::time::sleep(wait + Duration::from_millis(2)).await;
+        assert_eq!(take(&limits, "user", 1).await, Ok(()), "{kind}");
+        assert_eq!(admitted(&limits, "other", 1).await, 1, "{kind}");
+    }
+}
+
+/// tabcorp_1_key_without_ttl_locks_out, ask_o11y_217
+#[tokio::test]
+async fn a_key_without_a_time_to_live_gets_one_and_foreign_bytes_count_as_nothing() {
+    let server = Server::start().await;
+    for (kind, algorithm) in KINDS {
+        // Each time a process that remembers no refusal.
+        let limits = || process(&server, algorithm(Quota::new(1, Duration::from_secs(60))).name(kind));
+        assert_eq!(take(&limits(), "user", 1).await, Ok(()));
+        let key = keys(&server).await.into_iter().find(|key| key.contains(&format!(":{kind}:"))).unwrap();
+        let _: i64 = server.ask("PERSIST", &key).await;
+        assert!(take(&limits(), "user", 1).await.is_err());
+        let left: i64 = server.ask("PTTL", &key).await;
+        assert!(left > 0, "{kind}");
+        for planted in ["\u{0}garbage", "-5", "1e400", ""] {
+            let _: String = server.ask("SET", (&key, planted)).await;
+            assert_eq!(take(&limits(), "user", 1).await, Ok(()), "{kind} {planted}");
+            assert!(take(&limits(), "user", 1).await.is_err(), "{kind} {planted}");
+        }
+        let _: i64 = server.ask("DEL", &key).await;
+        let _: i64 = server.ask("SADD", (&key, "a")).await;
+        assert_eq!(take(&limits(), "user", 1).await, Ok(()), "{kind} over a set");
+        let left: i64 = server.ask("PTTL", &key).await;
+        assert!(left > 0, "{kind}");
+    }
+    let limits = || process(&server, Settings::token_bucket(Quota::new(1, Duration::from_secs(1))).name("far"));
+    assert_eq!(take(&limits(), "user", 1).await, Ok(()));
+    let key = keys(&server).await.into_iter().find(|key| key.contains(":far")).unwrap();
+    let _: String = server.ask("SET", (&key, "4000000000000000")).await;
+    let wait = take(&limits(), "user", 1).await.unwrap_err().retry_after().unwrap();
+    assert!(wait <= Duration::from_secs(1), "{wait:?}");
+}
+
+/// praxis_first_limit_is_charged_when_the_second_refuses
+#[tokio::test]
+async fn several_limits_take_all_or_nothing() {
+    let server = Server::start().await;
+    let settings = Settings::token_bucket(Quota::new(10, HOUR))
+        .name("ten")
+        .and(Settings::sliding_log(Quota::new(3, HOUR)).name("three"))
+        .and(Settings::sliding_counter(Quota::new(5, HOUR)).name("five"));
+    let limits = process(&server, settings);
+    assert_eq!(admitted(&limits, "user", 10).await, 3);
+    assert_eq!(take(&limits, "user", 1).await.unwrap_err().policy(), "three");
+    assert_eq!(take(&limits, "user", 4).await.unwrap_err().reason(), Reason::CostTooHigh);
+    // Refusals have taken nothing of the others.
+    let key = keys(&server).await.into_iter().find(|key| key.contains(":counter:")).unwrap();
+    let counted: String = server.ask("GET", &key).await;
+    assert_eq!(counted.split(' ').nth(1), Some("3"), "{counted}");
+}
+
+#[tokio::test]
+async fn a_cost_takes_so_many_units_and_what_is_charged_or_given_back_counts() {
+    let server = Server::start().await;
+    for (kind, algorithm) in KINDS {
+        let limits = process(&server, algorithm(Quota::new(10, HOUR)).name(kind));
+        let user = "user".to_owned();
+        assert_eq!(take(&limits, "user", 7).await, Ok(()));
+        assert!(take(&limits, "user", 4).await.is_err(), "{kind}");
+        limits.refund(&user, 3, Duration::ZERO);
+        settled(&limits, &server).await;
+        assert_eq!(take(&limits, "user", 4).await, Ok(()), "{kind}");
+        limits.charge(&user, 2);
+        settled(&limits, &server).await;
+        assert!(take(&limits, "user", 1).await.is_err(), "{kind}");
+    }
+}
+
+/// Until what was told has arrived: on the same lanes, or not at all.
+async fn settled(_: &RedisLimits<String>, server: &Server) {
+    let began = tokio::time::Instant::now();
+    let calls = async || {
+        let stats: String = server.ask("INFO", "commandstats").await;
+        let line = stats.lines().find(|line| line.starts_with("cmdstat_evalsha")).unwrap_or_default().to_owned();
+        line.split(['=', ',']).nth(1).unwrap_or("0").parse::<u64>().unwrap()
+    };
+    let before = calls().await;
+    while calls().await == before && began.elapsed() < Duration::from_millis(100) {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// pyrate_limiter_182_noscript, upstash_122
+#[tokio::test]
+async fn a_flush_of_scripts_is_seen_by_nobody() {
+    let server = Server::start().await;
+    let limits = process(&server, Settings::token_bucket(Quota::new(100, HOUR)));
+    for _ in 0..3 {
+        assert_eq!(admitted(&limits, "user", 10).await, 10);
+        let _: String = server.ask("SCRIPT", "FLUSH").await;
+    }
+    assert!(!limits.is_away());
+}
+
+/// throttle_kit_fast_quotas_are_unlimited
+#[tokio::test]
+async fn a_rate_that_no_microsecond_holds_is_exact() {
+    let server = Server::start().await;
+    let limits = process(&server, Settings::token_bucket(Quota::per_second(3_000_000).burst(30)));
+    assert_eq!(take(&limits, "user", 30).await, Ok(()));
+    tokio::time::timeout(LONG, async { while take(&limits, "user", 30).await.is_err() {} }).await.unwrap();
+    let slow = process(&server, Settings::token_bucket(Quota::new(3, HOUR)).name("slow"));
+    assert_eq!(admitted(&slow, "user", 10).await, 3);
+}
+
+/// go_zero_4072_client_clock: no process says what time it is, so their clocks cannot matter.
+#[tokio::test]
+async fn no_process_says_what_time_it_is() {
+    let server = Server::start().await;
+    let (one, other) = (process(&server, FIVE), process(&server, FIVE));
+    assert_eq!(admitted(&one, "user", 3).await, 3);
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(10)).await;
+    tokio::time::resume();
+    assert_eq!(admitted(&other, "user", 10).await, 2);
+    assert_eq!(admitted(&one, "user", 10).await, 0);
+}
+
+const FIVE: Settings = Settings::token_bucket(Quota::new(5, HOUR));
