@@ -212,12 +212,12 @@ impl<K: Hash + Eq + Clone + fmt::Display + Send + Sync + 'static> Shared<K> {
                 let denied = Denied { until: now.saturating_add(nanos(wait)), cost, limit };
                 let is_over = |denied: &mut Denied| denied.until <= now;
                 // A smaller cost says more than a greater one.
-                let remember = |known: &mut Denied| {
+                let mut remember = |known: &mut Denied| {
                     if known.until <= now || cost <= known.cost {
                         *known = denied;
                     }
                 };
-                self.denied.change(key, || denied, is_over, remember);
+                self.denied.change(key, || denied, is_over, &mut remember);
                 self.refuse_for(limit, wait)
             }
         }
@@ -240,8 +240,8 @@ impl<K: Hash + Eq + Clone + fmt::Display + Send + Sync + 'static> Shared<K> {
         let Some((lease, accounts)) = &self.leases else { return false };
         let now = time::now();
         let is_idle = |account: &mut Account| account.is_idle();
-        let spend = |account: &mut Account| account.spend(now, cost, lease.units);
-        let Some(Spent { passes, fetches }) = accounts.change(key, Account::default, is_idle, spend) else {
+        let mut spend = |account: &mut Account| account.spend(now, cost, lease.units);
+        let Some(Spent { passes, fetches }) = accounts.change(key, Account::default, is_idle, &mut spend) else {
             return false;
         };
         if fetches {
