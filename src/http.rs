@@ -5,6 +5,8 @@
 //! | [`ByStatus`] | every layer with a classifier | says what an answer means, by its status and `Retry-After` |
 //! | [`Idempotent`] | the retry | copies the requests that may be executed twice |
 //! | [`ReplayLayer`] | outside the retry | makes a streamed body one that can be sent again |
+//! | [`CollectLayer`] | inside a cache | reads bodies to their ends, so that responses can be kept |
+//! | `CacheStatusHeader` (with feature `cache`) | a cache | writes `Cache-Status` |
 //! | [`grpc_timeout`], [`timeout_millis`] | a deadline | read how much time the caller has left |
 //! | [`set_grpc_timeout`], [`set_timeout_millis`] | a client | tell the next hop |
 //! | [`retry_after`], [`retry_after_header`] | classifiers and servers of your own | read and write `Retry-After` |
@@ -87,6 +89,12 @@
 //!   client's connection goes on sending: that ends with [`ReplayError::Superseded`] when the next attempt begins to
 //!   read. So this is for a retry and not for a hedge, which has two attempts at once.
 //!
+//! # A response that is kept
+//!
+//! A streamed body is read once, so a response that has one cannot be cloned, and a cache clones what it keeps. [`CollectLayer`] goes inside the cache, reads each body
+//! to its end, and answers with `Response<Bytes>`, whose clones are cheap. A body that is longer than the limit is a [`CollectError`], in the error of the inner
+//! service: a box has it already, and an enum gets one more variant with `#[from]`. Trailers are left out.
+//!
 //! # Errors
 //!
 //! A classifier, a parser and a layer of this chapter never fail: what makes no sense in a header counts as no header.
@@ -107,6 +115,9 @@
 //!
 //! The body is in an attempt's hands only during a poll, so an attempt can be dropped anywhere.
 
+#[cfg(feature = "cache")]
+mod cache_status;
+mod collect;
 mod digits;
 mod grpc_timeout;
 mod idempotent;
@@ -121,7 +132,10 @@ mod status;
 mod tape;
 mod timeout_millis;
 
+#[cfg(feature = "cache")]
+pub use self::cache_status::CacheStatusHeader;
 pub use self::{
+    collect::{Collect, CollectError, CollectFuture, CollectLayer},
     grpc_timeout::{grpc_timeout, set_grpc_timeout},
     idempotent::Idempotent,
     replay::{Replay, ReplayLayer},
