@@ -170,6 +170,8 @@ mod key;
 mod layer;
 mod life;
 mod load;
+#[cfg(all(test, buttress_loom))]
+mod loom_models;
 mod memory;
 mod miss;
 mod policy;

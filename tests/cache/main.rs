@@ -10,6 +10,8 @@ mod entries;
 mod handle;
 mod invalidation;
 mod load;
+mod memory;
+mod model;
 mod stale;
 mod store;
 
