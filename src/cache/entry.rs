@@ -30,23 +30,28 @@ pub struct Envelope {
     pub generation: u64,
 }
 
+#[repr(C)] // What each hit looks at comes first, in as few cache lines as may be.
 struct Kept<V> {
-    content: Content<V>,
-    times: Times,
-    generation: u64,
     /// What it is worth beside its times.
     standing: AtomicU64,
+    tagged: Option<Box<Tagged>>,
+    times: Times,
+    content: Content<V>,
+    generation: u64,
     /// Nobody asks for another one before.
     throttled_until: AtomicU64,
-    tags: Option<Tags>,
+}
+
+struct Tagged {
+    tags: Tags,
     /// The number of invalidations by tag that it is known to have outlived.
     outlived: AtomicU64,
 }
 
-/// A value, or how its load failed for good.
+/// A value, or how its load failed for good: boxed, because it is larger than most values.
 pub(super) enum Content<V> {
     Value(V),
-    Failure(Failure),
+    Failure(Box<Failure>),
 }
 
 /// A failure to share.
@@ -82,12 +87,8 @@ impl<V> Entry<V> {
         let Envelope { age, ttl, max_stale, cost, tags, generation } = envelope;
         let stored = now.saturating_sub(age);
         let fresh_until = stored.saturating_add(ttl);
-        let times = Times {
-            created: stored.saturating_sub(cost),
-            fresh_until,
-            stale_until: fresh_until.saturating_add(max_stale),
-            cost,
-        };
+        let stale_until = fresh_until.saturating_add(max_stale);
+        let times = Times { fresh_until, stale_until, created: stored.saturating_sub(cost), stored };
         Self::provisional(Content::Value(value), times, generation, tags)
     }
 
@@ -104,13 +105,12 @@ impl<V> Entry<V> {
     #[must_use]
     pub fn envelope(&self) -> Envelope {
         let times = self.0.times;
-        let stored = times.created.saturating_add(times.cost);
         Envelope {
-            age: time::now().saturating_since(stored),
-            ttl: times.fresh_until.saturating_since(stored),
+            age: time::now().saturating_since(times.stored),
+            ttl: times.fresh_until.saturating_since(times.stored),
             max_stale: times.stale_until.saturating_since(times.fresh_until),
-            cost: times.cost,
-            tags: self.0.tags.clone().unwrap_or_else(|| Arc::new([])),
+            cost: times.cost(),
+            tags: self.tags().cloned().unwrap_or_else(|| Arc::new([])),
             generation: self.0.generation,
         }
     }
@@ -134,14 +134,14 @@ impl<V> Entry<V> {
     }
 
     pub(super) fn provisional(content: Content<V>, times: Times, generation: u64, tags: Tags) -> Self {
+        let tagged = (!tags.is_empty()).then(|| Box::new(Tagged { tags, outlived: AtomicU64::new(0) }));
         Self(Arc::new(Kept {
-            content,
-            times,
-            generation,
             standing: AtomicU64::new(PROVISIONAL),
+            tagged,
+            times,
+            content,
+            generation,
             throttled_until: AtomicU64::new(0),
-            tags: (!tags.is_empty()).then_some(tags),
-            outlived: AtomicU64::new(0),
         }))
     }
 
@@ -193,13 +193,14 @@ impl<V> Entry<V> {
         &self.0.content
     }
 
-    #[inline]
     pub(super) fn tags(&self) -> Option<&Tags> {
-        self.0.tags.as_ref()
+        self.0.tagged.as_ref().map(|tagged| &tagged.tags)
     }
 
-    pub(super) fn outlived(&self) -> &AtomicU64 {
-        &self.0.outlived
+    /// `None` without tags.
+    #[inline]
+    pub(super) fn outlived(&self) -> Option<&AtomicU64> {
+        self.0.tagged.as_ref().map(|tagged| &tagged.outlived)
     }
 
     pub(super) fn has_expired_at(&self, now: Instant) -> bool {

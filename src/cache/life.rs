@@ -13,13 +13,14 @@ use crate::{
 
 /// The times of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)] // What each hit looks at comes first.
 pub(super) struct Times {
-    /// When its load began.
-    pub(super) created: Instant,
     pub(super) fresh_until: Instant,
     pub(super) stale_until: Instant,
-    /// How long its load took.
-    pub(super) cost: Duration,
+    /// When its load began.
+    pub(super) created: Instant,
+    /// When its load ended.
+    pub(super) stored: Instant,
 }
 
 /// What an entry is good for at a time.
@@ -38,12 +39,12 @@ pub(super) enum Life {
 impl Times {
     pub(super) const fn new(created: Instant, now: Instant, ttl: Duration, max_stale: Duration) -> Self {
         let fresh_until = now.saturating_add(ttl);
-        Self {
-            created,
-            fresh_until,
-            stale_until: fresh_until.saturating_add(max_stale),
-            cost: now.saturating_since(created),
-        }
+        Self { fresh_until, stale_until: fresh_until.saturating_add(max_stale), created, stored: now }
+    }
+
+    /// How long its load took.
+    pub(super) const fn cost(&self) -> Duration {
+        self.stored.saturating_since(self.created)
     }
 
     /// `random` is drawn, from above 0 to 1, only where it decides something.
@@ -69,13 +70,13 @@ impl Times {
             Early::Never => false,
             Early::Ratio(ratio) => {
                 // From when it was stored: the load's own time is no part of the ttl.
-                let ttl = self.fresh_until.saturating_since(self.created.saturating_add(self.cost));
+                let ttl = self.fresh_until.saturating_since(self.stored);
                 let passed = ttl.saturating_sub(self.fresh_until.saturating_since(now));
                 nanos(passed) as f64 >= nanos(ttl) as f64 * ratio
             }
             Early::XFetch(beta) => {
                 let left = nanos(self.fresh_until.saturating_since(now)) as f64;
-                nanos(self.cost) as f64 * beta * -random().ln() >= left
+                nanos(self.cost()) as f64 * beta * -random().ln() >= left
             }
         }
     }

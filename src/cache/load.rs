@@ -248,7 +248,7 @@ where
         self.settle();
         if let Some(ttl) = life::ttl(outcome, Span::OfSettings, &self.state.settings, uniform()) {
             let times = Times::new(began, time::now(), ttl, std::time::Duration::ZERO);
-            let content = Content::Failure(failure.clone());
+            let content = Content::Failure(Box::new(failure.clone()));
             let entry = Entry::provisional(content, times, self.flight.generation, [].into());
             // Failures stay in this process.
             drop(self.state.store(&self.key, &self.flight, &entry));

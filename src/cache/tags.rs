@@ -48,17 +48,17 @@ impl Marks {
     /// Whether the entry has outlived all invalidations of its tags.
     #[inline]
     pub(super) fn spare<V>(&self, entry: &Entry<V>) -> bool {
-        entry.tags().is_none() || self.spare_tagged(entry)
+        entry.outlived().is_none_or(|outlived| self.spare_tagged(entry, outlived))
     }
 
-    fn spare_tagged<V>(&self, entry: &Entry<V>) -> bool {
+    fn spare_tagged<V>(&self, entry: &Entry<V>, outlived: &AtomicU64) -> bool {
         let epoch = self.epoch.load(Ordering::Acquire);
-        if entry.outlived().load(Ordering::Relaxed) == epoch {
+        if outlived.load(Ordering::Relaxed) == epoch {
             return true;
         }
         let lives = self.mark_of(entry) <= entry.generation();
         if lives {
-            entry.outlived().store(epoch, Ordering::Relaxed);
+            outlived.store(epoch, Ordering::Relaxed);
         }
         lives
     }

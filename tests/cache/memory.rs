@@ -59,7 +59,7 @@ type Cache = CacheHandle<Key, Arc<Looks>>;
 impl Drop for Looks {
     fn drop(&mut self) {
         if let Some(cache) = self.0.get().and_then(Weak::upgrade) {
-            cache.stats();
+            let _ = cache.stats();
         }
     }
 }
