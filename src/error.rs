@@ -58,7 +58,23 @@ pub enum Reason {
     /// The caller's deadline passed; the inner service may have executed the call.
     DeadlineExceeded,
     /// The load of a cache entry failed for somebody else; the inner service may have executed that call.
-    LoadFailed,
+    LoadFailed(LoadFailure),
+}
+
+/// What became of the load of a cache entry. The default classifier takes it for what it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LoadFailure {
+    /// The dependency failed; the same request may succeed later.
+    Transient,
+    /// The dependency is well and the request was at fault.
+    Permanent,
+    /// It said nothing about the dependency.
+    Ignored,
+    /// It panicked.
+    Panicked,
+    /// It was cancelled, as at a shutdown.
+    Cancelled,
 }
 
 /// What opened a circuit.
@@ -272,7 +288,7 @@ impl Reason {
             | Self::LimitUnknown
             | Self::BulkheadFull
             | Self::Overloaded => false,
-            Self::TimedOut | Self::DeadlineExceeded | Self::LoadFailed => true,
+            Self::TimedOut | Self::DeadlineExceeded | Self::LoadFailed(_) => true,
         }
     }
 }
@@ -288,8 +304,20 @@ impl fmt::Display for Reason {
             Self::Overloaded => f.write_str("overloaded"),
             Self::TimedOut => f.write_str("timed out"),
             Self::DeadlineExceeded => f.write_str("deadline exceeded"),
-            Self::LoadFailed => f.write_str("load failed"),
+            Self::LoadFailed(failure) => write!(f, "load failed ({failure})"),
         }
+    }
+}
+
+impl fmt::Display for LoadFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Transient => "transient",
+            Self::Permanent => "permanent",
+            Self::Ignored => "ignored",
+            Self::Panicked => "panicked",
+            Self::Cancelled => "cancelled",
+        })
     }
 }
 

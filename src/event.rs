@@ -46,6 +46,8 @@ pub struct Event<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Pattern {
+    /// `cache`
+    Cache,
     /// `circuit_breaker`
     CircuitBreaker,
     /// `rate_limit`
@@ -120,6 +122,32 @@ pub enum EventKind<'a> {
         /// How many there are.
         limit: u64,
     },
+    /// A cache answered with an entry that is past its time.
+    #[non_exhaustive]
+    StaleServed {
+        /// Why it did.
+        why: WhyStale,
+        /// How long the entry has been past its time.
+        stale_for: Duration,
+    },
+    /// The load of a cache entry failed.
+    #[non_exhaustive]
+    LoadFailed {
+        /// The refusal that those who waited for it got, or would have got.
+        rejected: &'a Rejected,
+    },
+    /// What was loaded was not stored, because its entry was invalidated or replaced meanwhile.
+    LoadVoided,
+    /// Entries had to leave to make room for another one.
+    #[non_exhaustive]
+    Evicted {
+        /// How many had still been of use.
+        live: u64,
+        /// How many had not.
+        expired: u64,
+    },
+    /// An entry was not stored, because it is larger than all the room there is.
+    EntryTooLarge,
     /// An attempt failed, and there will be another one.
     #[non_exhaustive]
     Retry {
@@ -142,6 +170,18 @@ pub enum EventKind<'a> {
         /// Why there was not another attempt, when the last one could have been followed by one.
         gave_up: Option<GaveUp>,
     },
+}
+
+/// Why a cache answered with an entry that is past its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WhyStale {
+    /// A new one is being loaded in the background.
+    Revalidating,
+    /// The load failed, or has failed a short while ago.
+    Failed,
+    /// The load takes too long.
+    Slow,
 }
 
 /// Why a failed attempt was not followed by another one.
@@ -206,14 +246,27 @@ impl CircuitState {
 }
 
 impl Pattern {
-    /// `circuit_breaker`, `rate_limit`, `retry`, `timeout`: as metrics and logs have it.
+    /// `cache`, `circuit_breaker`, `rate_limit`, `retry`, `timeout`: as metrics and logs have it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Cache => "cache",
             Self::CircuitBreaker => "circuit_breaker",
             Self::RateLimit => "rate_limit",
             Self::Retry => "retry",
             Self::Timeout => "timeout",
+        }
+    }
+}
+
+impl WhyStale {
+    /// `revalidating`, `failed`, `slow`: as metrics and logs have it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Revalidating => "revalidating",
+            Self::Failed => "failed",
+            Self::Slow => "slow",
         }
     }
 }

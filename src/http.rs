@@ -5,6 +5,8 @@
 //! | [`ByStatus`] | every layer with a classifier | says what an answer means, by its status and `Retry-After` |
 //! | [`Idempotent`] | the retry | copies the requests that may be executed twice |
 //! | [`ReplayLayer`] | outside the retry | makes a streamed body one that can be sent again |
+//! | [`CollectLayer`] | inside a cache | reads bodies to their ends, so that responses can be kept |
+//! | `CacheStatusHeader` (with feature `cache`) | a cache | writes `Cache-Status` |
 //! | [`grpc_timeout`], [`timeout_millis`] | a deadline | read how much time the caller has left |
 //! | [`set_grpc_timeout`], [`set_timeout_millis`] | a client | tell the next hop |
 //! | [`respond`] | a server | makes a response of each refusal, around a handler whose error is `Infallible` |
@@ -212,6 +214,12 @@
 //!   client's connection goes on sending: that ends with [`ReplayError::Superseded`] when the next attempt begins to
 //!   read. So this is for a retry and not for a hedge, which has two attempts at once.
 //!
+//! # A response that is kept
+//!
+//! A streamed body is read once, so a response that has one cannot be cloned, and a cache clones what it keeps. [`CollectLayer`] goes inside the cache, reads each body
+//! to its end, and answers with `Response<Bytes>`, whose clones are cheap. A body that is longer than the limit is a [`CollectError`], in the error of the inner
+//! service: a box has it already, and an enum gets one more variant with `#[from]`. Trailers are left out.
+//!
 //! # Errors
 //!
 //! A classifier, a parser and a layer of this chapter never fail: what makes no sense in a header counts as no header.
@@ -235,7 +243,10 @@
 //! The body is in an attempt's hands only during a poll, so an attempt can be dropped anywhere. [`respond`] holds nothing
 //! itself.
 
+#[cfg(feature = "cache")]
+mod cache_status;
 mod client_key;
+mod collect;
 mod digits;
 mod grpc_timeout;
 mod hops;
@@ -256,8 +267,11 @@ mod structured;
 mod tape;
 mod timeout_millis;
 
+#[cfg(feature = "cache")]
+pub use self::cache_status::CacheStatusHeader;
 pub use self::{
     client_key::{ClientKey, ClientKeys},
+    collect::{Collect, CollectError, CollectFuture, CollectLayer},
     grpc_timeout::{grpc_timeout, set_grpc_timeout},
     idempotent::Idempotent,
     ip_prefix::IpPrefix,

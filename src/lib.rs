@@ -6,6 +6,10 @@
 //!
 //! | module | what it does |
 //! |---|---|
+#![cfg_attr(
+    feature = "cache",
+    doc = "| [`cache`] | keeps answers, loads each once, and serves the old one while there is no new one |"
+)]
 #![cfg_attr(feature = "circuit-breaker", doc = "| [`circuit_breaker`] | stops calling what is known to be down |")]
 #![cfg_attr(feature = "rate-limit", doc = "| [`rate_limit`] | lets only so many calls pass in a time |")]
 #![cfg_attr(feature = "retry", doc = "| [`retry`] | tries again what may pass, on a budget |")]
@@ -25,7 +29,7 @@
 //! refuses goes inside, so that an open circuit spends no quota.
 //!
 //! ```text
-//! client: deadline -> retry -> [waiting limits] -> circuit_breaker -> [refusing limits] -> timeout -> client
+//! client: deadline -> cache -> retry -> [waiting limits] -> circuit_breaker -> [refusing limits] -> timeout -> client
 //! server: deadline from the request -> [limits] -> timeout -> handler
 //! ```
 //!
@@ -55,6 +59,7 @@
 //!
 //! | feature | default | brings | cost |
 //! |---|---|---|---|
+//! | `cache` | yes | [`cache`](https://docs.rs/buttress/latest/buttress/cache) | `lru`, `sha2` |
 //! | `circuit-breaker` | yes | [`circuit_breaker`](https://docs.rs/buttress/latest/buttress/circuit_breaker) | `lru`, `rand` without its generators |
 //! | `rate-limit` | yes | [`rate_limit`](https://docs.rs/buttress/latest/buttress/rate_limit) | `lru`, `hashbrown` |
 //! | `retry` | yes | [`retry`](https://docs.rs/buttress/latest/buttress/retry), [`budget`](https://docs.rs/buttress/latest/buttress/budget) | `rand` without its generators |
@@ -71,7 +76,13 @@
 #![warn(missing_docs)]
 // Without a pattern nobody uses the core.
 #![cfg_attr(
-    not(all(feature = "circuit-breaker", feature = "rate-limit", feature = "retry", feature = "timeout")),
+    not(all(
+        feature = "cache",
+        feature = "circuit-breaker",
+        feature = "rate-limit",
+        feature = "retry",
+        feature = "timeout"
+    )),
     allow(dead_code, unused_imports)
 )]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -88,7 +99,7 @@ mod keyed;
 pub mod late;
 mod macros;
 pub mod outcome;
-#[cfg(any(feature = "circuit-breaker", feature = "retry"))]
+#[cfg(any(feature = "cache", feature = "circuit-breaker", feature = "retry"))]
 mod random;
 mod shared;
 mod sync;
@@ -96,6 +107,8 @@ mod sync;
 mod thread_slot;
 mod time;
 
+#[cfg(feature = "cache")]
+pub mod cache;
 #[cfg(feature = "circuit-breaker")]
 pub mod circuit_breaker;
 #[cfg(feature = "rate-limit")]
@@ -113,8 +126,8 @@ pub mod redis;
 #[cfg(feature = "retry")]
 pub use budget::{Budget, BudgetSettings, Cost};
 pub use deadline::{Deadline, DeadlineLayer, StampDeadlineLayer};
-pub use error::{AsRejected, BoxError, CanReject, ConfigError, Error, Reason, Rejected, Trip};
-pub use event::{CircuitState, Event, EventKind, GaveUp, Pattern, intern};
+pub use error::{AsRejected, BoxError, CanReject, ConfigError, Error, LoadFailure, Reason, Rejected, Trip};
+pub use event::{CircuitState, Event, EventKind, GaveUp, Pattern, WhyStale, intern};
 pub use late::{Late, LateLayer};
 pub use outcome::{Classify, ErrorsAreTransient, EveryErrorIsTransient, Outcome};
 

@@ -1,18 +1,18 @@
 //! What a finished call means, decided once for every pattern.
 //!
-//! | | breaker | retry | RED |
-//! |---|---|---|---|
-//! | [`Success`](Outcome::Success) | success | stop | ok |
-//! | [`Transient`](Outcome::Transient) | failure | again | error |
-//! | [`Permanent`](Outcome::Permanent): the dependency answered, the request was at fault | success | stop | error |
-//! | [`Rejected`](Outcome::Rejected): by a layer inside | neither | stop unless asked | rejected |
-//! | [`Ignored`](Outcome::Ignored) | neither | stop | ignored |
+//! | | breaker | retry | RED | cache |
+//! |---|---|---|---|---|
+//! | [`Success`](Outcome::Success) | success | stop | ok | stores |
+//! | [`Transient`](Outcome::Transient) | failure | again | error | serves stale if allowed |
+//! | [`Permanent`](Outcome::Permanent): the dependency answered, the request was at fault | success | stop | error | remembers it if allowed |
+//! | [`Rejected`](Outcome::Rejected): by a layer inside | neither | stop unless asked | rejected | serves stale if allowed |
+//! | [`Ignored`](Outcome::Ignored) | neither | stop | ignored | passes it on |
 //!
 //! Named classifiers infer; a closure needs its argument spelled out, `|result: Result<&Reply, &Failure>| ..`.
 
 use std::time::Duration;
 
-use crate::error::{AsRejected, Reason};
+use crate::error::{AsRejected, LoadFailure, Reason};
 
 /// What a finished call means to every pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,8 @@ pub trait Classify<Res, E> {
 
 /// The default classifier: `Ok` is a success, a refusal found by [`AsRejected`] is [`Outcome::Rejected`], any other `Err` is transient.
 ///
-/// A time-out of the attempt ([`Reason::TimedOut`]) is transient too: the dependency was too slow.
+/// A time-out of the attempt ([`Reason::TimedOut`]) is transient too: the dependency was too slow. A cache's load that failed for somebody
+/// else ([`Reason::LoadFailed`]) is what it was for them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ErrorsAreTransient;
 
@@ -89,7 +90,10 @@ fn failure<E: AsRejected>(error: &E) -> Outcome {
     match error.as_rejected() {
         None => Outcome::TRANSIENT,
         Some(rejected) => match rejected.reason() {
-            Reason::TimedOut => Outcome::Transient { retry_after: rejected.retry_after() },
+            Reason::LoadFailed(LoadFailure::Permanent) => Outcome::Permanent,
+            Reason::LoadFailed(LoadFailure::Ignored) => Outcome::Ignored,
+            // A dependency that was too slow, or a load that somebody else had to suffer.
+            Reason::TimedOut | Reason::LoadFailed(_) => Outcome::Transient { retry_after: rejected.retry_after() },
             reason => Outcome::Rejected { reason, retry_after: rejected.retry_after() },
         },
     }
@@ -132,6 +136,9 @@ mod tests {
         );
         assert_eq!(default(&refused(Reason::TimedOut)), Outcome::Transient { retry_after: Some(wait) });
         assert!(matches!(default(&refused(Reason::DeadlineExceeded)), Outcome::Rejected { .. }));
+        let load = |failure| default(&refused(Reason::LoadFailed(failure)));
+        assert_eq!(load(LoadFailure::Panicked), Outcome::Transient { retry_after: Some(wait) });
+        assert_eq!([load(LoadFailure::Permanent), load(LoadFailure::Ignored)], [Outcome::Permanent, Outcome::Ignored]);
     }
 
     #[test]

@@ -130,7 +130,7 @@ impl<T> Stripe<T> {
 
 /// The stripe of this thread: threads take turns.
 #[inline]
-fn this_stripe() -> usize {
+pub(crate) fn this_stripe() -> usize {
     thread_local! {
         static MINE: Cell<usize> = const { Cell::new(STRIPES) };
     }

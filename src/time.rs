@@ -32,6 +32,11 @@ impl Instant {
         Self(self.0.saturating_add(nanos(wait)))
     }
 
+    #[cfg_attr(not(feature = "cache"), allow(dead_code))]
+    pub(crate) const fn saturating_sub(self, wait: Duration) -> Self {
+        Self(self.0.saturating_sub(nanos(wait)))
+    }
+
     pub(crate) const fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }

@@ -135,6 +135,35 @@ fn a_service_that_was_made_on_another_thread_allocates_nothing() {
 }
 
 #[test]
+fn a_cache_allocates_nothing_on_a_hit() {
+    use buttress::cache::{CacheLayer, CacheSettings, Early};
+    let settings = CacheSettings::new();
+    let settings = [
+        settings,
+        settings.early(Early::Ratio(0.5)),
+        settings.early(Early::XFetch(1.0)),
+        // Stale, and throttled after a failure.
+        settings.ttl(Duration::from_nanos(1)).stale_if_error(Duration::MAX).throttle(Duration::MAX),
+    ];
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    for settings in settings {
+        let layer = CacheLayer::new(settings, |request: &u32| Some(*request));
+        let service = layer.layer(service_fn(dependency));
+        layer.handle().put(1, 1);
+        if settings_are_stale(&layer.handle()) {
+            let fails = service_fn(|_: u32| ready(Answer::Err(Error::Service(std::fmt::Error))));
+            runtime.block_on(layer.layer(fails).oneshot(1)).unwrap();
+        }
+        assert_frugal("hit", service, 1, is_ok);
+        assert!(layer.handle().stats().loads <= 1);
+    }
+}
+
+fn settings_are_stale(handle: &buttress::cache::CacheHandle<u32, u32>) -> bool {
+    handle.get(&1).is_none()
+}
+
+#[test]
 fn a_limiter_allocates_nothing_on_success_and_on_refusal() {
     let quota = Quota::per_day(1_000);
     for settings in [RateLimitSettings::token_bucket(quota), RateLimitSettings::sliding_counter(quota)] {

@@ -7,6 +7,10 @@ use std::{marker::PhantomPinned, rc::Rc};
 use buttress::{
     Budget, ConfigError, Deadline, DeadlineLayer, Error, ErrorsAreTransient, Late, Rejected,
     budget::Withdrawal,
+    cache::{
+        self, Cache, CacheHandle, CacheKey, CacheLayer, CacheStats, CacheStatus, Entry, Hooks, Keep, KeepAll,
+        RefuseWaiters, Untold,
+    },
     circuit_breaker::{
         CircuitBreaker, CircuitBreakerHandle, CircuitBreakerLayer, CircuitBreakerSettings as Settings,
         KeyedCircuitBreaker, KeyedCircuitBreakerHandle, KeyedCircuitBreakerLayer, Permit, ResponseFuture,
@@ -57,12 +61,28 @@ type NotUnpin = PhantomPinned;
 type NotSync = std::cell::Cell<u32>;
 type Default = ErrorsAreTransient;
 type Key = fn(&u32) -> u32;
+type ByKey = Hooks<fn(&u32) -> Option<u32>>;
+type Loads<S> =
+    cache::ResponseFuture<S, u32, u32, cache::MemoryStore<u32, u32>, Default, KeepAll, RefuseWaiters, Untold>;
 type Retries<S> = retry::ResponseFuture<S, u32, Default, CloneRequest, FlatCost, OfSettings>;
 type Ready = tower::util::ServiceFn<fn(u32) -> std::future::Ready<Result<u32, Rejected>>>;
 
 #[test]
 fn auto_traits_are_those_of_what_is_inside() {
     assert_auto_traits! {
+        CacheLayer<u32, u32, ByKey>: send true, sync true, unpin true;
+        CacheHandle<u32, u32>: send true, sync true, unpin true;
+        CacheHandle<u32, NotSync>: send false, sync false, unpin true;
+        Cache<Everything, u32, u32, ByKey>: send true, sync true, unpin true;
+        Cache<Boxed, u32, u32, ByKey>: send true, sync false, unpin true;
+        Cache<NotSend, u32, u32, ByKey>: send false, sync false, unpin true;
+        Loads<Boxed>: send true, sync false, unpin true;
+        Loads<Ready>: send true, sync true, unpin true;
+        CacheKey: send true, sync true, unpin true;
+        CacheStats: send true, sync true, unpin true;
+        CacheStatus: send true, sync true, unpin true;
+        Entry<u32>: send true, sync true, unpin true;
+        Keep: send true, sync true, unpin true;
         CircuitBreakerLayer: send true, sync true, unpin true;
         CircuitBreakerHandle: send true, sync true, unpin true;
         Permit: send true, sync true, unpin true;

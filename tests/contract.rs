@@ -14,6 +14,7 @@ use std::{
 
 use buttress::{
     AsRejected, DeadlineLayer, LateLayer, StampDeadlineLayer,
+    cache::{CacheLayer, CacheSettings, Hooks},
     circuit_breaker::{CircuitBreakerLayer, CircuitBreakerSettings, KeyedCircuitBreakerLayer},
     rate_limit::{
         Backpressure, KeyedRateLimitLayer, KeyedWaitingLayer, OneUnit, Quota, RateLimitLayer, RateLimitSettings,
@@ -362,6 +363,28 @@ fn held_of_the_budget(layer: &RetryLayer) -> u64 {
     layer.handle().budget().unwrap().balance().spent.as_percent()
 }
 
+type Cached = CacheLayer<u32, u32, Hooks<fn(&u32) -> Option<u32>>>;
+
+const CACHE: CacheSettings = CacheSettings::new().name("contract");
+
+/// Places of loads and of waiters.
+fn held_by_loads(layer: &Cached) -> u64 {
+    layer.handle().stats().in_flight as u64
+}
+
+subject!(cache_without_a_key, Cached::new(CACHE, |_: &u32| None), refuse: |_| false, held: held_by_loads);
+
+/// A load runs in a task of its own, on purpose: it outlives its caller, and its panic and its readiness come later than the first poll. What the
+/// other laws say of calls, `tests/cache/load.rs` says of loads.
+mod cache {
+    use super::*;
+
+    subject!(@laws Cached::new(CACHE, |request: &u32| Some(*request)), |_| false, held_by_loads;
+        every_call_follows_its_own_readiness,
+        an_error_of_readiness_passes_unchanged,
+        readiness_that_is_never_used_is_given_back,
+    );
+}
 subject!(circuit_breaker, CircuitBreakerLayer::new(PATIENT), refuse: force_open, held: held);
 subject!(circuit_breaker_with_slow_calls, CircuitBreakerLayer::new(PATIENT.slow_calls(Duration::from_secs(1))), refuse: force_open, held: held);
 subject!(circuit_breaker_half_open, opened(), refuse: force_open, held: held);

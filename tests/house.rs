@@ -88,6 +88,10 @@ const RATE_LIMIT: [&str; 25] = [
     "loom_models",
 ];
 const REDIS: [&str; 8] = ["policy", "failure", "script", "lease", "source", "lane", "lanes", "limits"];
+const CACHE: [&str; 20] = [
+    "key", "policy", "keep", "life", "entry", "hashed", "status", "store", "memory", "flight", "tags", "stats",
+    "state", "hooks", "handle", "load", "miss", "future", "service", "layer",
+];
 const TIMEOUT: [&str; 8] = ["policy", "state", "timer", "wait", "future", "handle", "service", "layer"];
 
 fn files(dir: &Path) -> Vec<PathBuf> {
@@ -169,7 +173,8 @@ fn imports_go_one_way() {
 
 #[test]
 fn every_file_of_a_pattern_imports_only_files_above_it() {
-    let folders: [(&str, &[&str]); 5] = [
+    let folders: [(&str, &[&str]); 6] = [
+        ("cache", &CACHE),
         ("circuit_breaker", &CIRCUIT_BREAKER),
         ("rate_limit", &RATE_LIMIT),
         ("redis", &REDIS),
@@ -195,7 +200,7 @@ fn every_file_of_a_pattern_imports_only_files_above_it() {
 /// A new pattern has to say in which order its files are read.
 #[test]
 fn every_pattern_folder_has_an_order() {
-    let known = ["circuit_breaker", "rate_limit", "retry", "timeout"];
+    let known = ["cache", "circuit_breaker", "rate_limit", "retry", "timeout"];
     for entry in fs::read_dir(src()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         assert!(!PATTERNS.contains(&name.as_str()) || known.contains(&name.as_str()), "{name}");
@@ -215,6 +220,10 @@ fn patterns_have_no_cfg_no_metrics_and_no_tracing() {
 #[test]
 fn pure_files_know_no_lock_no_async_and_no_tower() {
     for file in [
+        "cache/key",
+        "cache/policy",
+        "cache/keep",
+        "cache/life",
         "circuit_breaker/consecutive",
         "circuit_breaker/ring",
         "circuit_breaker/time_window",

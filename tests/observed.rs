@@ -13,6 +13,7 @@ use std::{
 
 use buttress::{
     BudgetSettings, Deadline, Error,
+    cache::{CacheHandle, CacheSettings},
     circuit_breaker::{CircuitBreakerHandle, CircuitBreakerSettings as Settings, KeyedCircuitBreakerLayer},
     rate_limit::{KeyedRateLimitHandle, Quota, RateLimitHandle, RateLimitSettings},
     retry::{Backoff, Jitter, RetryLayer, RetrySettings},
@@ -180,6 +181,47 @@ async fn time_outs_are_counted_by_their_reason() {
         ])
     );
     chapter_names_every_series(&recorder, include_str!("../src/timeout/mod.rs"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_befalls_a_cache_is_counted() {
+    let recorder = Kept::default();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let settings = CacheSettings::new().name("orders").ttl(SECOND).jitter(0.0).max_entries(2).max_bytes(8).max_loads(1);
+    let settings = settings.stale_if_error(SECOND).throttle(Duration::ZERO).soft_timeout(SECOND / 2);
+    let store = buttress::cache::MemoryStore::weighed(settings, |key: &u32, (): &()| u64::from(*key)).unwrap();
+    let cache = CacheHandle::with_store(settings, store).unwrap();
+    let fails = service_fn(async |_: u32| Err::<(), _>(Error::Service(std::fmt::Error)));
+    let hangs = service_fn(|_: u32| std::future::pending::<Result<(), Error<std::fmt::Error>>>());
+    let layer = cache.layer(|key: &u32| Some(*key));
+    cache.put(1, ());
+    tokio::time::advance(SECOND).await;
+    assert!(layer.layer(fails).oneshot(1).await.is_ok());
+    assert!(layer.layer(hangs).oneshot(1).await.is_ok());
+    // The load goes on, and takes the only place.
+    assert!(layer.layer(fails).oneshot(2).await.is_err());
+    cache.invalidate(&1);
+    for key in [2, 3, 4, 9] {
+        cache.put(key, ());
+    }
+    tokio::time::advance(2 * SECOND).await;
+    assert_eq!(cache.get(&9), None);
+    cache.put(2, ());
+    assert_eq!(
+        recorder.values("_total{"),
+        some(&[
+            ("buttress_cache_evicted_total{name=orders}", 1),
+            ("buttress_cache_expired_total{name=orders}", 2),
+            ("buttress_cache_loads_failed_total{name=orders}", 1),
+            ("buttress_cache_loads_voided_total{name=orders}", 0),
+            ("buttress_cache_rejected_total{name=orders}", 1),
+            ("buttress_cache_stale_served_total{name=orders,why=failed}", 1),
+            ("buttress_cache_stale_served_total{name=orders,why=revalidating}", 0),
+            ("buttress_cache_stale_served_total{name=orders,why=slow}", 1),
+            ("buttress_cache_too_large_total{name=orders}", 1),
+        ])
+    );
+    chapter_names_every_series(&recorder, include_str!("../src/cache/mod.rs"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,10 +10,11 @@ use std::sync::{
 
 use ::metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder, with_recorder};
 
-use super::{CircuitState, Event, EventKind, GaveUp, Pattern};
+use super::{CircuitState, Event, EventKind, GaveUp, Pattern, WhyStale};
 use crate::{error::Reason, outcome::Outcome};
 
 const STATES: [CircuitState; 3] = [CircuitState::Closed, CircuitState::Open, CircuitState::HalfOpen];
+const WHY_STALE: [WhyStale; 3] = [WhyStale::Revalidating, WhyStale::Failed, WhyStale::Slow];
 const GAVE_UP: [GaveUp; 6] =
     [GaveUp::Attempts, GaveUp::Delays, GaveUp::Within, GaveUp::Deadline, GaveUp::Budget, GaveUp::Request];
 
@@ -37,6 +38,15 @@ struct Store {
 
 /// Those of one pattern.
 enum Handles {
+    Cache {
+        stale_served: [Counter; 3],
+        loads_failed: Counter,
+        loads_voided: Counter,
+        evicted: Counter,
+        expired: Counter,
+        too_large: Counter,
+        rejected: Counter,
+    },
     CircuitBreaker {
         transitions: [Counter; 3],
         rejected: Counter,
@@ -85,6 +95,12 @@ impl Metrics {
         }
         let register = |recorder: &dyn Recorder| Handles::register(recorder, self.pattern, self.name);
         let handles = self.handles.get_or_init(|| with_recorder(register));
+        if let (Handles::Cache { evicted, expired: gone, .. }, EventKind::Evicted { live, expired }) =
+            (handles, event.kind)
+        {
+            evicted.increment(live);
+            gone.increment(expired);
+        }
         if let Some(counter) = handles.of(&event.kind) {
             counter.increment(1);
         }
@@ -138,6 +154,16 @@ impl Handles {
     fn register(recorder: &dyn Recorder, pattern: Pattern, name: &'static str) -> Self {
         let counter = |metric, label| recorder.register_counter(&key(name, metric, label), &METADATA);
         match pattern {
+            Pattern::Cache => Self::Cache {
+                stale_served: WHY_STALE
+                    .map(|why| counter("buttress_cache_stale_served_total", Some(("why", why.as_str())))),
+                loads_failed: counter("buttress_cache_loads_failed_total", None),
+                loads_voided: counter("buttress_cache_loads_voided_total", None),
+                evicted: counter("buttress_cache_evicted_total", None),
+                expired: counter("buttress_cache_expired_total", None),
+                too_large: counter("buttress_cache_too_large_total", None),
+                rejected: counter("buttress_cache_rejected_total", None),
+            },
             Pattern::CircuitBreaker => Self::CircuitBreaker {
                 transitions: STATES
                     .map(|state| counter("buttress_circuit_breaker_transitions_total", Some(("to", state.as_str())))),
@@ -167,6 +193,13 @@ impl Handles {
     /// The counter of an event, if it has one.
     fn of(&self, kind: &EventKind<'_>) -> Option<&Counter> {
         match (self, kind) {
+            (Self::Cache { stale_served, .. }, EventKind::StaleServed { why, .. }) => {
+                Some(&stale_served[*why as usize])
+            }
+            (Self::Cache { loads_failed, .. }, EventKind::LoadFailed { .. }) => Some(loads_failed),
+            (Self::Cache { loads_voided, .. }, EventKind::LoadVoided) => Some(loads_voided),
+            (Self::Cache { too_large, .. }, EventKind::EntryTooLarge) => Some(too_large),
+            (Self::Cache { rejected, .. }, EventKind::Rejected { .. }) => Some(rejected),
             (Self::CircuitBreaker { transitions, .. }, EventKind::Transition { to, .. }) => {
                 Some(&transitions[*to as usize])
             }

@@ -1,6 +1,6 @@
 //! Events as `tracing` events: the only file that names the `tracing` crate.
 //!
-//! Transitions are `INFO` (`WARN` into open); refusals, retries and stale results are `DEBUG`, because they come in floods exactly when the service is
+//! Transitions are `INFO` (`WARN` into open); refusals, retries, stale results and what befalls a cache are `DEBUG`, because they come in floods exactly when the service is
 //! overloaded.
 
 use ::tracing::{Level, debug, event, level_filters::LevelFilter, warn};
@@ -41,6 +41,17 @@ pub(super) fn record(event: &Event<'_>) {
         EventKind::NearLimit { limit_name, used, limit } => {
             debug!(policy, limit_name, used, limit, "limit nearly used up");
         }
+        EventKind::StaleServed { why, stale_for } => {
+            debug!(policy, why = why.as_str(), ?stale_for, "stale answer served");
+        }
+        EventKind::LoadFailed { rejected } => {
+            debug!(policy, reason = %rejected.reason(), "load failed");
+        }
+        EventKind::LoadVoided => debug!(policy, "load not stored, because its entry was invalidated"),
+        EventKind::Evicted { live, expired } => {
+            debug!(policy, live, expired, "entries left to make room");
+        }
+        EventKind::EntryTooLarge => warn!(policy, "entry not stored, because it is too large"),
         EventKind::Retry { attempt, outcome, delay } => {
             debug!(policy, attempt, ?outcome, ?delay, "attempt failed, another one follows");
         }

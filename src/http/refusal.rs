@@ -61,7 +61,7 @@ pub const fn refusal_status(reason: Reason) -> StatusCode {
         | Reason::LimitUnknown
         | Reason::BulkheadFull
         | Reason::Overloaded
-        | Reason::LoadFailed => StatusCode::SERVICE_UNAVAILABLE,
+        | Reason::LoadFailed(_) => StatusCode::SERVICE_UNAVAILABLE,
         Reason::TimedOut | Reason::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
     }
 }
@@ -155,7 +155,7 @@ mod tests {
             (Reason::CircuitOpen(Trip::Forced), 503, NOTHING, none(), ""),
             (Reason::BulkheadFull, 503, NOTHING, iana("temporary-reduced-capacity"), ""),
             (Reason::Overloaded, 503, NOTHING, iana("temporary-reduced-capacity"), ""),
-            (Reason::LoadFailed, 503, NOTHING, none(), ""),
+            (Reason::LoadFailed(crate::error::LoadFailure::Transient), 503, NOTHING, none(), ""),
             (Reason::TimedOut, 504, NOTHING, none(), ""),
             (Reason::DeadlineExceeded, 504, NOTHING, none(), ""),
         ];

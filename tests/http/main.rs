@@ -7,6 +7,7 @@
 mod support;
 
 mod body;
+mod cache;
 mod over_a_wire;
 mod replay;
 mod replay_memory;

@@ -163,7 +163,7 @@ async fn every_reason_has_its_status() {
         (Reason::LimitUnknown, 503),
         (Reason::BulkheadFull, 503),
         (Reason::Overloaded, 503),
-        (Reason::LoadFailed, 503),
+        (Reason::LoadFailed(buttress::LoadFailure::Transient), 503),
         (Reason::TimedOut, 504),
         (Reason::DeadlineExceeded, 504),
     ];

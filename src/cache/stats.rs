@@ -1,0 +1,108 @@
+//! What is counted for each call, striped so that threads do not meet.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::shared::this_stripe;
+
+/// What a cache did since it was made, and what it keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CacheStats {
+    /// Calls that were answered with a fresh entry.
+    pub hits: u64,
+    /// Calls that were answered with a stale one.
+    pub stale: u64,
+    /// Calls that found nothing to answer with at once.
+    pub misses: u64,
+    /// Loads that began, those in the background included.
+    pub loads: u64,
+    /// Loads that failed.
+    pub errors: u64,
+    /// Calls that waited for a load that another one had begun.
+    pub collapsed: u64,
+    /// Entries that had to leave while they were still of use.
+    pub evictions: u64,
+    /// Entries that left after their time.
+    pub expirations: u64,
+    /// Entries that are kept.
+    pub entries: usize,
+    /// What they weigh.
+    pub bytes: u64,
+    /// Loads that are under way.
+    pub in_flight: usize,
+}
+
+impl CacheStats {
+    /// The part of calls with a key that did not wait for a load: 0 while there were none.
+    #[must_use]
+    pub fn hit_rate(&self) -> f64 {
+        let served = self.hits.saturating_add(self.stale);
+        let all = served.saturating_add(self.misses);
+        if all == 0 { 0.0 } else { served as f64 / all as f64 }
+    }
+
+    /// Calls that the inner service was spared.
+    #[must_use]
+    pub const fn calls_saved(&self) -> u64 {
+        self.hits.saturating_add(self.stale).saturating_add(self.misses).saturating_sub(self.loads)
+    }
+}
+
+const STRIPES: usize = 16;
+
+#[derive(Default)]
+pub(super) struct Counts([Stripe; STRIPES]);
+
+#[derive(Default)]
+#[repr(align(128))]
+pub(super) struct Stripe {
+    pub(super) hits: AtomicU64,
+    pub(super) stale: AtomicU64,
+    pub(super) misses: AtomicU64,
+    pub(super) loads: AtomicU64,
+    pub(super) errors: AtomicU64,
+    pub(super) collapsed: AtomicU64,
+    pub(super) evictions: AtomicU64,
+    pub(super) expirations: AtomicU64,
+}
+
+impl Counts {
+    /// The counters of this thread.
+    #[inline]
+    pub(super) fn here(&self) -> &Stripe {
+        &self.0[this_stripe() % STRIPES]
+    }
+
+    pub(super) fn sum(&self) -> CacheStats {
+        let sum = |of: fn(&Stripe) -> &AtomicU64| self.0.iter().map(|stripe| of(stripe).load(Ordering::Relaxed)).sum();
+        CacheStats {
+            hits: sum(|stripe| &stripe.hits),
+            stale: sum(|stripe| &stripe.stale),
+            misses: sum(|stripe| &stripe.misses),
+            loads: sum(|stripe| &stripe.loads),
+            errors: sum(|stripe| &stripe.errors),
+            collapsed: sum(|stripe| &stripe.collapsed),
+            evictions: sum(|stripe| &stripe.evictions),
+            expirations: sum(|stripe| &stripe.expirations),
+            ..CacheStats::default()
+        }
+    }
+}
+
+/// Adds to a counter.
+#[inline]
+pub(super) fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hit_rate_is_a_number_also_when_nothing_was_asked() {
+        assert_eq!(CacheStats::default().hit_rate(), 0.0);
+        assert_eq!(CacheStats { hits: 2, stale: 1, misses: 1, ..CacheStats::default() }.hit_rate(), 0.75);
+        assert_eq!(CacheStats { hits: u64::MAX, stale: 9, misses: 9, ..CacheStats::default() }.hit_rate(), 1.0);
+    }
+}

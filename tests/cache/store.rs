@@ -1,0 +1,213 @@
+//! A store with a far half, as Redis will have.
+
+use std::{collections::HashMap, future::Future, pin::Pin};
+
+use buttress::{
+    BoxError,
+    cache::{Cache, Entry, Envelope, Keep, MemoryStore, Put, Store, Usage},
+};
+
+use super::*;
+
+type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What is kept far away: values with their envelopes, in lengths of time.
+type Far = Arc<Mutex<HashMap<u32, (u32, Envelope, tokio::time::Instant)>>>;
+
+/// Memory in front of something slow.
+struct Tiered {
+    near: MemoryStore<u32, u32>,
+    far: Far,
+    takes: Duration,
+    fetches: Arc<AtomicU32>,
+}
+
+impl Store<u32, u32> for Tiered {
+    type Fetch = Later<Option<Entry<u32>>>;
+    type Writing = Later<Result<(), BoxError>>;
+
+    fn get(&self, key: &u32) -> Option<Entry<u32>> {
+        self.near.get(key)
+    }
+
+    fn fetch(&self, key: &u32) -> Self::Fetch {
+        let (far, key, takes) = (Arc::clone(&self.far), *key, self.takes);
+        self.fetches.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async move {
+            tokio::time::sleep(takes).await;
+            let (value, mut envelope, stored) = far.lock().unwrap().get(&key).cloned()?;
+            envelope.age += stored.elapsed();
+            Some(Entry::new(value, envelope))
+        })
+    }
+
+    fn put(&self, key: u32, entry: Entry<u32>) -> Put<Self::Writing> {
+        let Put { evicted, expired, too_large, .. } = self.near.put(key, entry.clone());
+        let (far, takes) = (Arc::clone(&self.far), self.takes);
+        let writing = Box::pin(async move {
+            tokio::time::sleep(takes).await;
+            if let Some(value) = entry.value() {
+                far.lock().unwrap().insert(key, (*value, entry.envelope(), tokio::time::Instant::now()));
+            }
+            Ok(())
+        });
+        Put { writing, evicted, expired, too_large }
+    }
+
+    fn expire(&self, key: &u32, entry: &Entry<u32>) {
+        self.near.expire(key, entry);
+    }
+
+    fn remove(&self, key: &u32) -> Self::Writing {
+        self.near.remove(key);
+        let (far, key) = (Arc::clone(&self.far), *key);
+        Box::pin(async move {
+            far.lock().unwrap().remove(&key);
+            Ok(())
+        })
+    }
+
+    fn remove_tag(&self, tag: &str) -> Self::Writing {
+        let (far, tag) = (Arc::clone(&self.far), Box::<str>::from(tag));
+        Box::pin(async move {
+            far.lock().unwrap().retain(|_, (_, envelope, _)| !envelope.tags.contains(&tag));
+            Ok(())
+        })
+    }
+
+    fn clear(&self) -> Self::Writing {
+        self.near.clear();
+        let far = Arc::clone(&self.far);
+        Box::pin(async move {
+            far.lock().unwrap().clear();
+            Ok(())
+        })
+    }
+
+    fn usage(&self) -> Usage {
+        self.near.usage()
+    }
+}
+
+/// One of a fleet: memory of its own, and the far half of all.
+struct Node {
+    handle: CacheHandle<u32, u32, Tiered>,
+    fetches: Arc<AtomicU32>,
+    dependency: Dependency,
+}
+
+impl Node {
+    fn new(settings: CacheSettings, far: &Far, dependency: &Dependency) -> Self {
+        let fetches = Arc::new(AtomicU32::new(0));
+        let near = MemoryStore::try_new(settings).unwrap();
+        let takes = Duration::from_millis(10);
+        let store = Tiered { near, far: Arc::clone(far), takes, fetches: Arc::clone(&fetches) };
+        Self { handle: CacheHandle::with_store(settings, store).unwrap(), fetches, dependency: dependency.clone() }
+    }
+
+    async fn says(&self, key: u32) -> (u32, &'static str) {
+        let layer = self.handle.layer(|ask: &Ask| Some(ask.0)).tell(|answer, status| (answer, name(status)));
+        let service: Cache<_, _, _, _, _> = layer.layer(self.dependency.client());
+        service.oneshot(Ask(key)).await.unwrap()
+    }
+}
+
+async fn fleet(settings: CacheSettings) -> (Node, Node) {
+    let (far, dependency) = (Far::default(), Dependency::new());
+    (Node::new(settings, &far, &dependency), Node::new(settings, &far, &dependency))
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_has_loaded_the_other_finds_and_keeps_for_what_is_left() {
+    let (one, other) = fleet(BASE).await;
+    assert_eq!(one.says(1).await, (1, "stored"));
+    pass(4 * SECOND).await;
+    settle().await;
+    assert_eq!(other.says(1).await, (1, "fresh"));
+    assert_eq!(other.says(1).await, (1, "fresh"));
+    assert_eq!((other.fetches.load(Ordering::SeqCst), one.dependency.calls()), (1, 1), "the second is near");
+    // fusioncache_MemoryExpirationAlignedWithDistributed
+    pass(6 * SECOND).await;
+    assert_eq!(other.says(1).await, (2, "stored"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_far_is_fetched_once_for_all_who_ask() {
+    let (one, other) = fleet(BASE).await;
+    one.says(1).await;
+    settle().await;
+    pass(SECOND).await;
+    settle().await;
+    let answers = futures::future::join_all((0..100).map(|_| other.says(1))).await;
+    assert!(answers.into_iter().all(|answer| answer == (1, "fresh")));
+    assert_eq!((other.fetches.load(Ordering::SeqCst), one.dependency.calls()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_stale_far_away_is_served_meanwhile_and_when_the_load_fails() {
+    let (one, other) = fleet(BASE.stale_while_revalidate(MINUTE)).await;
+    one.says(1).await;
+    settle().await;
+    pass(11 * SECOND).await;
+    settle().await;
+    one.dependency.takes(5 * SECOND);
+    let started = tokio::time::Instant::now();
+    assert_eq!(other.says(1).await, (1, "stale: revalidating"));
+    assert!(started.elapsed() < SECOND);
+    pass(6 * SECOND).await;
+    settle().await;
+    assert_eq!(other.says(1).await, (2, "fresh"));
+
+    let (one, other) = fleet(BASE.stale_if_error(MINUTE)).await;
+    one.says(1).await;
+    settle().await;
+    pass(11 * SECOND).await;
+    settle().await;
+    one.dependency.then(Then::Fail(AppError::Down));
+    assert_eq!(other.says(1).await, (1, "stale: failed"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_invalidation_that_was_awaited_holds_everywhere_but_in_others_memory() {
+    let (one, other) = fleet(BASE).await;
+    one.says(1).await;
+    settle().await;
+    pass(SECOND).await;
+    settle().await;
+    one.handle.invalidate(&1).await.unwrap();
+    assert_eq!(other.says(1).await, (2, "stored"));
+    other.handle.put_for(3, 33, Keep::default().tag("t")).await.unwrap();
+    other.handle.invalidate_tag("t").await.unwrap();
+    assert_eq!(one.says(3).await, (3, "stored"));
+    one.handle.clear().await.unwrap();
+    assert_eq!(one.says(1).await, (4, "stored"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_invalidation_while_it_is_fetched_voids_what_is_found() {
+    let (one, other) = fleet(BASE).await;
+    one.says(1).await;
+    settle().await;
+    pass(SECOND).await;
+    settle().await;
+    let mut fetching = tokio_test::task::spawn(other.says(1));
+    assert!(fetching.poll().is_pending());
+    settle().await;
+    drop(other.handle.invalidate(&1));
+    assert_eq!(fetching.await, (1, "fresh"), "it had come before");
+    assert_eq!(other.handle.get(&1), None);
+}
+
+#[test]
+fn an_envelope_says_again_what_it_was_told() {
+    let mut envelope = Envelope::new(10 * SECOND);
+    envelope.age = 4 * SECOND;
+    envelope.max_stale = MINUTE;
+    envelope.cost = SECOND;
+    envelope.tags = Arc::new(["a".into()]);
+    let entry = Entry::new(7, envelope);
+    let again = entry.envelope();
+    assert_eq!((entry.value(), again.ttl, again.max_stale, again.cost), (Some(&7), 10 * SECOND, MINUTE, SECOND));
+    assert!(again.age >= 4 * SECOND && !entry.has_expired());
+    assert_eq!(&*again.tags, [Box::<str>::from("a")]);
+}
