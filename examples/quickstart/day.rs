@@ -17,6 +17,9 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+/// How many calls a second the server allows each of its clients.
+pub const QUOTA: u32 = 25;
+
 /// How the server is, and for how many seconds.
 ///
 /// Between the two outages it seems well, so that the circuit closes and the hanging has to open it anew.

@@ -103,10 +103,11 @@ impl Screen {
             ("answered", count(|page| page.day.answered)),
             ("failed: a 5xx, a time-out, no connection", count(|page| page.day.failed)),
             (&gave_up, count(|page| page.day.given_up)),
-            ("refused by the open circuit", count(|page| page.day.refused)),
+            ("refused by the circuit or the limiter", count(|page| page.day.refused)),
             ("lost although the server was healthy", count(|page| page.unlucky)),
             ("calls that reached the sick server", sick.map(|n| n.to_string())),
             ("calls sent in all, per call made", sent),
+            ("most calls sent in a second", count(|page| page.most_sent)),
             ("most callers waiting at the same time", count(|page| page.most_waiting)),
             ("time spent waiting for nothing", in_vain),
         ];

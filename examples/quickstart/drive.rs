@@ -60,7 +60,7 @@ pub enum End {
     Failed,
     /// With the caller's patience.
     GivenUp,
-    /// By the open circuit.
+    /// By the open circuit, or as more than the server allows.
     Refused,
 }
 
@@ -113,6 +113,8 @@ pub struct Page {
     pub hits: u32,
     /// How many of them had before the present second.
     hits_before: u32,
+    /// In the second with the most.
+    pub most_sent: u32,
     /// Calls that have not ended.
     waiting: u32,
     pub most_waiting: u32,
@@ -168,7 +170,7 @@ async fn ask(stack: impl Stack, request: Request) -> End {
             if is_good && body.is_ok() { End::Answered } else { End::Failed }
         }
         Err(error) => match error.as_rejected().map(|rejected| rejected.reason()) {
-            Some(Reason::CircuitOpen(_)) => End::Refused,
+            Some(Reason::CircuitOpen(_) | Reason::RateLimited) => End::Refused,
             // The stack knows the caller's patience, and may find it at its end a moment before the caller does.
             Some(Reason::DeadlineExceeded) => End::GivenUp,
             _ => End::Failed,
@@ -246,6 +248,7 @@ impl Diary {
     fn count_hits(&mut self, callers: &[Caller; 3]) {
         for (caller, page) in callers.iter().zip(&mut self.pages) {
             page.hits = caller.server.hits();
+            page.most_sent = page.most_sent.max(page.sent());
         }
     }
 

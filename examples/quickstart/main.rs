@@ -17,6 +17,7 @@ use axum::http::Response;
 use buttress::{
     BoxError, BudgetSettings, Classify, DeadlineLayer, ErrorsAreTransient, Outcome,
     circuit_breaker::{CircuitBreakerLayer, CircuitBreakerSettings, CircuitState},
+    rate_limit::{Quota, RateLimitLayer, RateLimitSettings},
     retry::{Backoff, RetryLayer, RetrySettings},
     timeout::TimeoutLayer,
 };
@@ -27,7 +28,7 @@ use hyper_util::{
 use tokio::{sync::mpsc::unbounded_channel, time::timeout};
 use tower::ServiceBuilder;
 
-use day::{Day, Health, Server};
+use day::{Day, Health, QUOTA, Server};
 use draw::Screen;
 use drive::{Caller, Diary, Http, Request, Side, Stack, live_through, patience, transitions_to};
 
@@ -69,6 +70,9 @@ fn stack(day: Day, breaker: CircuitBreakerLayer<ServerErrorsAreFailures>, client
         // While the server is known to be sick, callers get their answer at once, and it is left alone to recover. It
         // is inside the retry, so that each attempt counts, and a refusal ends the retrying.
         .layer(breaker)
+        // The server allows so much and no more, retries included. What is too much is refused inside the breaker, so
+        // that an open circuit spends no quota; to breaker and retry it is no failure of the server.
+        .layer(RateLimitLayer::new(rate_limit_settings(day)))
         // An attempt that takes too long is a failure, so that the breaker and the retry notice a server that hangs.
         .layer(TimeoutLayer::new(attempt_limit(day)))
         // From here up an error is a refusal or the client's own error: hyper's has no place for a refusal.
@@ -112,6 +116,11 @@ fn breaker_settings(day: Day) -> CircuitBreakerSettings {
         .name("the sick server")
 }
 
+/// Never more in any second, which is how the server counts.
+fn rate_limit_settings(day: Day) -> RateLimitSettings {
+    RateLimitSettings::sliding_log(Quota::new(QUOTA.into(), day.time(1.0))).name("what the server allows")
+}
+
 /// A healthy server needs a small part of it.
 fn attempt_limit(day: Day) -> Duration {
     day.time(0.5)
@@ -152,12 +161,18 @@ fn moral(diary: &Diary, sick_hits: [u32; 3], state: CircuitState) -> Result<Stri
     if state != CircuitState::Closed {
         return Err(format!("the server is healthy, and yet the circuit is {state}").into());
     }
-    let ([alone_hits, naive_hits, guarded_hits], [alone, _, guarded]) = (sick_hits, &diary.pages);
+    let ([alone_hits, naive_hits, guarded_hits], [alone, naive, guarded]) = (sick_hits, &diary.pages);
     if 2 * naive_hits < 3 * alone_hits {
         return Err("the naive retry made no outage worse".into());
     }
     if 2 * guarded_hits > alone_hits {
         return Err("the stack did not spare the sick server".into());
+    }
+    if naive.most_sent <= QUOTA {
+        return Err("the naive retry kept to what the server allows".into());
+    }
+    if 2 * guarded.most_sent > 3 * QUOTA {
+        return Err("the stack sent more than the server allows".into());
     }
     if 2 * guarded.unlucky > alone.unlucky {
         return Err("the retry did not hide what failed by chance".into());
@@ -171,6 +186,7 @@ fn moral(diary: &Diary, sick_hits: [u32; 3], state: CircuitState) -> Result<Stri
          place of {alone_hits}, {:.1} times as many. The same retry on a budget and with a breaker\n\
          inside sent {guarded_hits}; callers waited {:.0} s for nothing, not {:.0} s. It cost {} answers:\n\
          late ones of the slow server, and those until a probe found it well again.\n\
+         Allowed are {QUOTA} calls a second: the naive retry sent up to {}, the stack {}.\n\
          (Most of that is the work of the breaker: `--example retry` has the budget alone.)",
         alone.unlucky,
         guarded.unlucky,
@@ -178,5 +194,7 @@ fn moral(diary: &Diary, sick_hits: [u32; 3], state: CircuitState) -> Result<Stri
         guarded.waited_in_vain.as_secs_f64(),
         alone.waited_in_vain.as_secs_f64(),
         alone.day.answered.saturating_sub(guarded.day.answered),
+        naive.most_sent,
+        guarded.most_sent,
     ))
 }
