@@ -9,10 +9,23 @@
 //! With feature `metrics` a recorder listens once it is installed, with feature `tracing` a subscriber does; see the tables in
 //! the chapter of each pattern.
 
+mod ending;
+#[cfg(feature = "metrics")]
+mod meter;
+#[cfg(not(feature = "metrics"))]
+#[path = "event/unmetered.rs"]
+mod meter;
 #[cfg(feature = "metrics")]
 mod metrics;
+mod table;
 #[cfg(feature = "tracing")]
 mod tracing;
+
+pub use self::table::{METRICS, Metric, MetricKind};
+pub(crate) use self::{
+    ending::{ENDINGS, Ending},
+    meter::Meter,
+};
 
 use std::{
     collections::HashSet,

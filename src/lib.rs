@@ -24,8 +24,8 @@
 //! refuses goes inside, so that an open circuit spends no quota.
 //!
 //! ```text
-//! client: deadline -> retry -> [waiting limits] -> circuit_breaker -> [refusing limits] -> timeout -> client
-//! server: deadline from the request -> [limits] -> timeout -> handler
+//! client: red -> deadline -> retry -> [waiting limits] -> circuit_breaker -> [refusing limits] -> timeout -> client
+//! server: red -> deadline from the request -> [limits] -> timeout -> handler
 //! ```
 //!
 //! # Words
@@ -55,10 +55,12 @@
 //! |---|---|---|---|
 //! | `circuit-breaker` | yes | [`circuit_breaker`](https://docs.rs/buttress/latest/buttress/circuit_breaker) | `lru`, `rand` without its generators |
 //! | `rate-limit` | yes | [`rate_limit`](https://docs.rs/buttress/latest/buttress/rate_limit) | nothing |
+//! | `red` | yes | [`red`](https://docs.rs/buttress/latest/buttress/red) | nothing |
 //! | `retry` | yes | [`retry`](https://docs.rs/buttress/latest/buttress/retry), [`budget`](https://docs.rs/buttress/latest/buttress/budget) | `rand` without its generators |
 //! | `timeout` | yes | [`timeout`](https://docs.rs/buttress/latest/buttress/timeout) | nothing |
 //! | `http` | no | [`http`](https://docs.rs/buttress/latest/buttress/http): what it all means for HTTP | `http`, `http-body`, `bytes`, `httpdate` |
 //! | `metrics` | yes | events as counters and gauges of the [`metrics`](https://docs.rs/metrics) facade | one load per event while no recorder is installed |
+//! | `serde` | no | snapshots as JSON | `serde` without its macros |
 //! | `tracing` | no | events for `tracing` subscribers | one load per event while nobody subscribes |
 //! | `full` | no | all of these | |
 //! | `quanta` | no | the time stamp counter as the clock: the benchmarks beside the peers read it, those of the crate alone read tokio's | paused time no longer drives it, so keep it out of tests |
@@ -68,7 +70,13 @@
 #![warn(missing_docs)]
 // Without a pattern nobody uses the core.
 #![cfg_attr(
-    not(all(feature = "circuit-breaker", feature = "rate-limit", feature = "retry", feature = "timeout")),
+    not(all(
+        feature = "circuit-breaker",
+        feature = "rate-limit",
+        feature = "red",
+        feature = "retry",
+        feature = "timeout"
+    )),
     allow(dead_code, unused_imports)
 )]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -89,7 +97,7 @@ pub mod outcome;
 mod random;
 mod shared;
 mod sync;
-#[cfg(feature = "retry")]
+#[cfg(any(feature = "red", feature = "retry"))]
 mod thread_slot;
 mod time;
 
@@ -97,6 +105,8 @@ mod time;
 pub mod circuit_breaker;
 #[cfg(feature = "rate-limit")]
 pub mod rate_limit;
+#[cfg(feature = "red")]
+pub mod red;
 #[cfg(feature = "retry")]
 pub mod retry;
 #[cfg(feature = "timeout")]
@@ -104,6 +114,8 @@ pub mod timeout;
 
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "serde")]
+mod json;
 
 #[cfg(feature = "retry")]
 pub use budget::{Budget, BudgetSettings, Cost};

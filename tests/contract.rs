@@ -16,6 +16,7 @@ use buttress::{
     AsRejected, DeadlineLayer, LateLayer, StampDeadlineLayer,
     circuit_breaker::{CircuitBreakerLayer, CircuitBreakerSettings, KeyedCircuitBreakerLayer},
     rate_limit::{Quota, RateLimitLayer, RateLimitSettings},
+    red::RedLayer,
     retry::{Backoff, RetryLayer, RetrySettings},
     timeout::{TimeoutLayer, TimeoutSettings},
 };
@@ -376,6 +377,7 @@ const QUOTA: Quota = Quota::per_day(1_000);
 subject!(token_bucket, RateLimitLayer::new(RateLimitSettings::token_bucket(QUOTA).name("contract")), refuse: use_up, held: |_| 0);
 subject!(sliding_log, RateLimitLayer::new(RateLimitSettings::sliding_log(QUOTA).name("contract")), refuse: use_up, held: |_| 0);
 subject!(sliding_counter, RateLimitLayer::new(RateLimitSettings::sliding_counter(QUOTA).name("contract")), refuse: use_up, held: |_| 0);
+subject!(red, RedLayer::new("contract"), refuse: |_| false, held: |layer| layer.handle().snapshot().requests.in_flight);
 subject!(retry, RetryLayer::new(RETRY), refuse: |_| false, held: held_of_the_budget);
 subject!(retry_within, RetryLayer::new(RETRY.within(Duration::from_secs(60))), refuse: |_| false, held: held_of_the_budget);
 subject!(timeout, TimeoutLayer::new(Duration::from_secs(60)), refuse: |_| false, held: |_| 0);
