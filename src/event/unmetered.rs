@@ -1,7 +1,5 @@
 //! In place of `meter.rs`, without the feature `metrics`.
 
-use std::time::Duration;
-
 use super::Ending;
 
 #[derive(Debug)]
@@ -18,5 +16,5 @@ impl Meter {
     }
 
     #[inline]
-    pub(crate) const fn end(&self, _: bool, _: Ending, _: Option<Duration>) {}
+    pub(crate) const fn end(&self, _: bool, _: Ending, _: Option<u64>) {}
 }

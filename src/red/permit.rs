@@ -45,10 +45,10 @@ impl Permit {
         if word == SETTLED {
             return;
         }
-        let took = time::now().saturating_since(self.began);
+        let took = time::now().as_nanos().saturating_sub(self.began.as_nanos());
         let series = self.state.series(word >> 1);
         series.meter.end(word & 1 == 1, ending, Some(took));
-        series.stripes.end(ending, (!on_the_spot).then_some(time::nanos(took)));
+        series.stripes.end(ending, (!on_the_spot).then_some(took));
     }
 
     #[cold]
