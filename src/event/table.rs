@@ -57,3 +57,37 @@ metrics! {
     Counter "buttress_retry_gave_up_total" ["name", "why"] "failed calls that were not tried again, by what forbade it",
     Counter "buttress_timeout_rejected_total" ["name", "reason"] "calls that took too long, by whose patience ended",
 }
+
+/// What is recorded on the current span, with the feature `tracing`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SpanAttribute {
+    /// The field's name.
+    pub name: &'static str,
+    /// What it says.
+    pub meaning: &'static str,
+}
+
+macro_rules! span_attributes {
+    ($($constant:ident $name:literal $meaning:literal,)*) => {
+        $(#[cfg(feature = "tracing")] pub(super) const $constant: &str = $name;)*
+
+        /// Everything that is recorded on the current span, if the span has declared it, empty: `tracing::info_span!("call", buttress.outcome =
+        /// tracing::field::Empty)`. Where OpenTelemetry's semantic conventions have a name, it is theirs.
+        ///
+        /// | attribute | meaning |
+        /// |---|---|
+        $(#[doc = concat!("| `", $name, "` | ", $meaning, " |")])*
+        pub const SPAN_ATTRIBUTES: &[SpanAttribute] = &[$(SpanAttribute { name: $name, meaning: $meaning },)*];
+    };
+}
+
+span_attributes! {
+    OUTCOME "buttress.outcome" "how the call ended, as RED counts it",
+    ERROR_TYPE "error.type" "the reason, if RED saw it end with a refusal",
+    ATTEMPTS "buttress.attempts" "how many attempts the call had, if the retry had to do with it",
+    RESEND_COUNT "http.request.resend_count" "how often it was sent again",
+    REJECTED_BY "buttress.rejected_by" "the name of the policy that refused last, also if the call was tried again",
+    REJECTED_REASON "buttress.rejected_reason" "why it did",
+    CIRCUIT_STATE "buttress.circuit_state" "the state of the circuit that refused, or that this call has put into another one",
+}

@@ -112,6 +112,8 @@
 //!
 //! Handles are registered with the first call that finds the recorder, and keep to it. A label whose values come from requests is safe: what is not declared is `other`.
 //!
+//! With the feature `tracing`, the span that the call runs in is told how it ended, if it has declared the [attributes](crate::event::SPAN_ATTRIBUTES).
+//!
 //! # What it costs
 //!
 //! Two readings of the clock, some ten loads and stores on the thread's own memory, a reference that is counted on the thread's own stripe, and

@@ -2,7 +2,7 @@
 
 use super::state::State;
 use crate::{
-    event::Ending,
+    event::{self, Ending},
     outcome::Outcome,
     shared::Shared,
     time::{self, Instant},
@@ -47,6 +47,7 @@ impl Permit {
         }
         let took = time::now().as_nanos().saturating_sub(self.began.as_nanos());
         let series = self.state.series(word >> 1);
+        event::note(ending);
         series.meter.end(word & 1 == 1, ending, Some(took));
         series.stripes.end(ending, (!on_the_spot).then_some(took));
     }
