@@ -16,6 +16,10 @@
     feature = "http",
     doc = "| [`http`] | what all this means for HTTP: statuses, `Retry-After`, idempotent requests, bodies that can be sent again |"
 )]
+#![cfg_attr(
+    feature = "health",
+    doc = "| [`health`] | one report of named parts: liveness, readiness, a metrics page |"
+)]
 //! | [`Late`] | is ready at once and takes the inner readiness inside the future |
 //!
 //! # Order of layers
@@ -59,6 +63,7 @@
 //! | `retry` | yes | [`retry`](https://docs.rs/buttress/latest/buttress/retry), [`budget`](https://docs.rs/buttress/latest/buttress/budget) | `rand` without its generators |
 //! | `timeout` | yes | [`timeout`](https://docs.rs/buttress/latest/buttress/timeout) | nothing |
 //! | `http` | no | [`http`](https://docs.rs/buttress/latest/buttress/http): what it all means for HTTP | `http`, `http-body`, `bytes`, `httpdate` |
+//! | `health` | no | [`health`](https://docs.rs/buttress/latest/buttress/health): liveness, readiness and figures as JSON, with `http` as a service | `serde_json` |
 //! | `metrics` | yes | events as counters and gauges of the [`metrics`](https://docs.rs/metrics) facade | one load per event while no recorder is installed |
 //! | `serde` | no | snapshots as JSON | `serde` without its macros |
 //! | `tracing` | no | events for `tracing` subscribers | one load per event while nobody subscribes |
@@ -112,6 +117,8 @@ pub mod retry;
 #[cfg(feature = "timeout")]
 pub mod timeout;
 
+#[cfg(feature = "health")]
+pub mod health;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "serde")]
