@@ -186,10 +186,10 @@ impl Health {
         drop(replaced);
     }
 
-    /// Forgets a part. Whether there was one.
-    pub fn remove(&self, section: &str, name: &str) -> bool {
+    /// Forgets a part.
+    pub fn remove(&self, section: &str, name: &str) {
         let removed = self.change(|parts| parts.health.remove(&(section.to_owned().into(), name.to_owned().into())));
-        removed.is_some()
+        drop(removed);
     }
 
     /// Whether no part that matters to it is unwell.
