@@ -98,5 +98,5 @@ mod circuit_breaker {
 
 #[cfg(any(feature = "circuit-breaker", feature = "red"))]
 fn millis(duration: std::time::Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
+    duration.as_nanos() as f64 / 1e6
 }
