@@ -91,7 +91,7 @@ fn stock_keeper() -> Router {
             sleep(Duration::from_millis(asked % 7)).await;
             match asked % 300 {
                 // A bad moment.
-                200..230 => StatusCode::SERVICE_UNAVAILABLE,
+                200..208 => StatusCode::SERVICE_UNAVAILABLE,
                 n if n % 5 == 0 => StatusCode::BAD_GATEWAY,
                 100 => {
                     sleep(Duration::from_secs(1)).await;
