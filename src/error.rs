@@ -278,6 +278,42 @@ impl StdError for Refusal {}
 // ===== impl Reason =====
 
 impl Reason {
+    /// As metrics and logs have them.
+    pub(crate) const NAMES: [&'static str; 9] = [
+        "circuit_open",
+        "rate_limited",
+        "cost_too_high",
+        "bulkhead_full",
+        "overloaded",
+        "timed_out",
+        "deadline_exceeded",
+        "load_failed",
+        "limit_unknown",
+    ];
+
+    /// Its place in [`NAMES`](Self::NAMES).
+    #[inline]
+    pub(crate) const fn index(self) -> usize {
+        match self {
+            Self::CircuitOpen(_) => 0,
+            Self::RateLimited => 1,
+            Self::CostTooHigh => 2,
+            Self::BulkheadFull => 3,
+            Self::Overloaded => 4,
+            Self::TimedOut => 5,
+            Self::DeadlineExceeded => 6,
+            Self::LoadFailed(_) => 7,
+            Self::LimitUnknown => 8,
+        }
+    }
+
+    /// `circuit_open`, `rate_limited`, `cost_too_high`, `bulkhead_full`, `overloaded`, `timed_out`, `deadline_exceeded`, `load_failed`,
+    /// `limit_unknown`: as metrics and logs have it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        Self::NAMES[self.index()]
+    }
+
     /// Whether a call that ended for this reason may have been executed by the inner service.
     #[must_use]
     pub const fn reached_inner(self) -> bool {

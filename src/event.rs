@@ -6,13 +6,30 @@
 //! to: a listener that keeps a state drops what is older than what it has seen. A listener's panic is caught, and costs only that
 //! listener that event. Nothing is built when nobody listens.
 //!
-//! With feature `metrics` a recorder listens once it is installed, with feature `tracing` a subscriber does; see the tables in
-//! the chapter of each pattern.
+//! With feature `metrics` a recorder listens once it is installed, with feature `tracing` a subscriber does, and the span that a call runs in
+//! is told too. [`METRICS`] and [`SPAN_ATTRIBUTES`] are the whole of it; the chapter of each pattern has its own part.
 
+mod ending;
+#[cfg(feature = "metrics")]
+mod meter;
+#[cfg(not(feature = "metrics"))]
+#[path = "event/unmetered.rs"]
+mod meter;
 #[cfg(feature = "metrics")]
 mod metrics;
+mod table;
 #[cfg(feature = "tracing")]
 mod tracing;
+#[cfg(not(feature = "tracing"))]
+#[path = "event/untraced.rs"]
+mod tracing;
+
+pub use self::table::{METRICS, Metric, MetricKind, SPAN_ATTRIBUTES, SpanAttribute};
+pub(crate) use self::{
+    ending::{ENDINGS, Ending},
+    meter::Meter,
+    tracing::note,
+};
 
 use std::{
     collections::HashSet,

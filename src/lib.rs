@@ -21,6 +21,10 @@
     doc = "| [`http`] | what all this means for HTTP: statuses, `Retry-After`, idempotent requests, bodies that can be sent again, refusals as responses, clients behind proxies |"
 )]
 #![cfg_attr(feature = "redis", doc = "| [`redis`] | limits that a whole fleet shares, and calm when Redis is away |")]
+#![cfg_attr(
+    feature = "health",
+    doc = "| [`health`] | one report of named parts: liveness, readiness, a metrics page |"
+)]
 //! | [`Late`] | is ready at once and takes the inner readiness inside the future |
 //!
 //! # Order of layers
@@ -29,8 +33,8 @@
 //! refuses goes inside, so that an open circuit spends no quota.
 //!
 //! ```text
-//! client: deadline -> cache -> retry -> [waiting limits] -> circuit_breaker -> [refusing limits] -> timeout -> client
-//! server: deadline from the request -> [limits] -> timeout -> handler
+//! client: red -> deadline -> cache -> retry -> [waiting limits] -> circuit_breaker -> [refusing limits] -> timeout -> client
+//! server: red -> deadline from the request -> [limits] -> timeout -> handler
 //! ```
 //!
 //! # Words
@@ -66,7 +70,10 @@
 //! | `timeout` | yes | [`timeout`](https://docs.rs/buttress/latest/buttress/timeout) | nothing |
 //! | `http` | no | [`http`](https://docs.rs/buttress/latest/buttress/http): what it all means for HTTP | `rate-limit`, `retry`, `http`, `http-body`, `bytes`, `httpdate` |
 //! | `redis` | no | [`redis`](https://docs.rs/buttress/latest/buttress/redis): limits that a whole fleet shares | `circuit-breaker`, `rate-limit`, `deadpool-redis` |
+//! | `red` | yes | [`red`](https://docs.rs/buttress/latest/buttress/red) | nothing |
+//! | `health` | no | [`health`](https://docs.rs/buttress/latest/buttress/health): liveness, readiness and figures as JSON, with `http` as a service | `serde_json` |
 //! | `metrics` | yes | events as counters and gauges of the [`metrics`](https://docs.rs/metrics) facade | one load per event while no recorder is installed |
+//! | `serde` | no | snapshots as JSON | `serde` without its macros |
 //! | `tracing` | no | events for `tracing` subscribers | one load per event while nobody subscribes |
 //! | `full` | no | all of these | |
 //! | `quanta` | no | the time stamp counter as the clock: the benchmarks beside the peers read it, those of the crate alone read tokio's | paused time no longer drives it, so keep it out of tests |
@@ -80,6 +87,7 @@
         feature = "cache",
         feature = "circuit-breaker",
         feature = "rate-limit",
+        feature = "red",
         feature = "retry",
         feature = "timeout"
     )),
@@ -103,7 +111,7 @@ pub mod outcome;
 mod random;
 mod shared;
 mod sync;
-#[cfg(feature = "retry")]
+#[cfg(any(feature = "red", feature = "retry"))]
 mod thread_slot;
 mod time;
 
@@ -113,13 +121,19 @@ pub mod cache;
 pub mod circuit_breaker;
 #[cfg(feature = "rate-limit")]
 pub mod rate_limit;
+#[cfg(feature = "red")]
+pub mod red;
 #[cfg(feature = "retry")]
 pub mod retry;
 #[cfg(feature = "timeout")]
 pub mod timeout;
 
+#[cfg(feature = "health")]
+pub mod health;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "serde")]
+mod json;
 #[cfg(feature = "redis")]
 pub mod redis;
 

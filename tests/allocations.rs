@@ -15,6 +15,7 @@ use buttress::{
     },
     http::{ClientKeys, respond},
     rate_limit::{KeyedRateLimitLayer, KeyedWaitingLayer, Quota, RateLimitHandle, RateLimitLayer, RateLimitSettings},
+    red::{RedLayer, RedSettings},
     retry::{RetryLayer, RetrySettings},
     timeout::{TimeoutLayer, TimeoutSettings},
 };
@@ -178,6 +179,20 @@ fn a_limiter_allocates_nothing_on_success_and_on_refusal() {
     assert_frugal("refusal", layer.layer(service_fn(dependency)), 1, is_refusal);
 }
 
+/// Without a recorder; `observed.rs` has one.
+#[test]
+fn figures_allocate_nothing_whatever_becomes_of_a_call() {
+    let figures = RedLayer::new("figures");
+    assert_frugal("success", figures.layer(service_fn(dependency)), 1, is_ok);
+    assert_frugal("failure", figures.layer(service_fn(dependency)), 0, is_failure);
+    let limiter = RateLimitLayer::new(RateLimitSettings::token_bucket(Quota::per_day(1)));
+    while limiter.handle().check(1).allowed {}
+    assert_frugal("refusal", figures.layer(limiter.layer(service_fn(dependency))), 1, is_refusal);
+    let labelled = RedLayer::new(RedSettings::new("labelled").label("parity", &["even", "odd"]));
+    let labelled = labelled.label_by(|request: &u32| if request.is_multiple_of(2) { "even" } else { "odd" });
+    assert_frugal("labelled", labelled.layer(service_fn(dependency)), 1, is_ok);
+}
+
 #[test]
 fn several_limits_and_limits_per_key_allocate_nothing_once_the_key_is_known() {
     let quota = Quota::per_day(1_000);
@@ -266,6 +281,7 @@ fn the_response_future_is_small() {
     type Inner = Ready<Result<u64, Error<std::fmt::Error>>>;
     assert!(size_of::<ResponseFuture<Inner, buttress::ErrorsAreTransient>>() <= size_of::<Inner>() + 40);
     assert!(size_of::<buttress::timeout::ResponseFuture<Inner>>() <= size_of::<Inner>() + 88);
+    assert!(size_of::<buttress::red::ResponseFuture<Inner, buttress::ErrorsAreTransient>>() <= size_of::<Inner>() + 24);
     let service = CircuitBreakerLayer::new(PATIENT).layer(service_fn(dependency));
     drop(service.oneshot(1));
 }

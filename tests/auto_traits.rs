@@ -21,6 +21,7 @@ use buttress::{
         self, Backpressure, KeyedRateLimit, KeyedRateLimitHandle, KeyedWaiting, Nothing, OneUnit, RateLimit,
         RateLimitHandle, RateLimitLayer, Reservation, Waiting, WaitingFuture,
     },
+    red::{self, Red, RedHandle, RedLayer},
     retry::{self, CloneRequest, FlatCost, OfSettings, Retry, RetryHandle, RetryLayer, RetrySettings},
     timeout::{self, Timeout, TimeoutHandle, TimeoutLayer},
 };
@@ -116,6 +117,16 @@ fn auto_traits_are_those_of_what_is_inside() {
         rate_limit::KeyedResponseFuture<Boxed, u32, std::future::Ready<Result<(), Rejected>>, ()>: send true, sync false, unpin true;
         rate_limit::ResponseFuture<NotSend>: send false, sync false, unpin true;
         rate_limit::ResponseFuture<NotUnpin>: send true, sync true, unpin false;
+        RedLayer: send true, sync true, unpin true;
+        RedHandle: send true, sync true, unpin true;
+        red::Call: send true, sync true, unpin true;
+        Red<Everything>: send true, sync true, unpin true;
+        Red<Boxed>: send true, sync false, unpin true;
+        Red<NotSend>: send false, sync false, unpin true;
+        red::ResponseFuture<Everything, Default>: send true, sync true, unpin true;
+        red::ResponseFuture<NotSend, Default>: send false, sync false, unpin true;
+        red::ResponseFuture<NotSync, Default>: send true, sync false, unpin true;
+        red::ResponseFuture<NotUnpin, Default>: send true, sync true, unpin false;
         RetryLayer: send true, sync true, unpin true;
         RetryHandle: send true, sync true, unpin true;
         Retry<Everything>: send true, sync true, unpin true;
@@ -175,6 +186,7 @@ async fn a_borrowed_service_that_is_neither_clone_nor_send_works() {
         async move { Ok::<_, Rejected>((request.0.len(), answer)) }
     });
     let layers = (
+        RedLayer::new("borrowed"),
         TimeoutLayer::new(std::time::Duration::from_secs(1)),
         DeadlineLayer::new(std::time::Duration::from_secs(1)),
         CircuitBreakerLayer::new(Settings::new()),

@@ -20,6 +20,7 @@ use buttress::{
         Backpressure, KeyedRateLimitLayer, KeyedWaitingLayer, OneUnit, Quota, RateLimitLayer, RateLimitSettings,
         Waiting,
     },
+    red::RedLayer,
     retry::{Backoff, RetryLayer, RetrySettings},
     timeout::{TimeoutLayer, TimeoutSettings},
 };
@@ -443,6 +444,7 @@ subject!(keyed_rate_limit, KeyedLimits::new(BUCKET, |request: &u32| *request), r
 subject!(keyed_rate_limit_several, KeyedLimits::new(SEVERAL, |request: &u32| *request), refuse: use_up_key, held: |_| 0);
 subject!(keyed_waiting, KeyedLines::new(BUCKET, |request: &u32| *request), refuse: pause_key, held: |layer| layer.handle().get(7).map_or(0, |limiter| limiter.snapshot().waiting as u64));
 subject!(sliding_counter, RateLimitLayer::new(RateLimitSettings::sliding_counter(QUOTA).name("contract")), refuse: use_up, held: |_| 0);
+subject!(red, RedLayer::new("contract"), refuse: |_| false, held: |layer| layer.handle().snapshot().requests.in_flight);
 subject!(retry, RetryLayer::new(RETRY), refuse: |_| false, held: held_of_the_budget);
 subject!(retry_within, RetryLayer::new(RETRY.within(Duration::from_secs(60))), refuse: |_| false, held: held_of_the_budget);
 subject!(timeout, TimeoutLayer::new(Duration::from_secs(60)), refuse: |_| false, held: |_| 0);

@@ -92,6 +92,8 @@ const CACHE: [&str; 20] = [
     "key", "policy", "keep", "life", "entry", "hashed", "status", "store", "memory", "flight", "tags", "stats",
     "state", "hooks", "handle", "load", "miss", "future", "service", "layer",
 ];
+const RED: [&str; 11] =
+    ["policy", "buckets", "seconds", "stripe", "snapshot", "state", "permit", "handle", "future", "service", "layer"];
 const TIMEOUT: [&str; 8] = ["policy", "state", "timer", "wait", "future", "handle", "service", "layer"];
 
 fn files(dir: &Path) -> Vec<PathBuf> {
@@ -173,11 +175,12 @@ fn imports_go_one_way() {
 
 #[test]
 fn every_file_of_a_pattern_imports_only_files_above_it() {
-    let folders: [(&str, &[&str]); 6] = [
+    let folders: [(&str, &[&str]); 7] = [
         ("cache", &CACHE),
         ("circuit_breaker", &CIRCUIT_BREAKER),
         ("rate_limit", &RATE_LIMIT),
         ("redis", &REDIS),
+        ("red", &RED),
         ("retry", &RETRY),
         ("timeout", &TIMEOUT),
     ];
@@ -200,7 +203,7 @@ fn every_file_of_a_pattern_imports_only_files_above_it() {
 /// A new pattern has to say in which order its files are read.
 #[test]
 fn every_pattern_folder_has_an_order() {
-    let known = ["cache", "circuit_breaker", "rate_limit", "retry", "timeout"];
+    let known = ["cache", "circuit_breaker", "rate_limit", "red", "retry", "timeout"];
     for entry in fs::read_dir(src()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         assert!(!PATTERNS.contains(&name.as_str()) || known.contains(&name.as_str()), "{name}");
@@ -213,6 +216,19 @@ fn patterns_have_no_cfg_no_metrics_and_no_tracing() {
         let code = code(path);
         for word in ["cfg(feature", "metrics::", "tracing::", "std::time::Instant", "Instant::now"] {
             assert!(!code.contains(word), "{} says {word}", path.display());
+        }
+    }
+}
+
+/// RED measures through `event/meter.rs`, so that a pattern stays without them.
+#[test]
+fn only_files_of_events_name_metrics_and_tracing() {
+    for path in files(&src()) {
+        let relative = path.strip_prefix(src()).unwrap().to_str().unwrap().to_owned();
+        for (word, allowed) in
+            [("::metrics::", ["event/meter.rs", "event/metrics.rs"]), ("::tracing::", ["event/tracing.rs"; 2])]
+        {
+            assert!(allowed.contains(&&*relative) || !code(&path).contains(word), "{relative} says {word}");
         }
     }
 }
@@ -244,6 +260,9 @@ fn pure_files_know_no_lock_no_async_and_no_tower() {
         "redis/failure",
         "redis/script",
         "redis/lease",
+        "red/buckets",
+        "red/policy",
+        "red/snapshot",
         "retry/backoff",
         "retry/decision",
         "retry/policy",

@@ -1,9 +1,9 @@
-//! Events as metrics: exactly the names that the chapter's table promises.
+//! Events and calls as metrics: exactly the names, kinds and labels that the table of all metrics promises, and the chapter's.
 
 #![cfg(feature = "full")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -12,23 +12,40 @@ use std::{
 };
 
 use buttress::{
-    BudgetSettings, Deadline, Error,
+    BudgetSettings, Deadline, Error, Outcome,
     cache::{CacheHandle, CacheSettings},
     circuit_breaker::{CircuitBreakerHandle, CircuitBreakerSettings as Settings, KeyedCircuitBreakerLayer},
-    rate_limit::{KeyedRateLimitHandle, Quota, RateLimitHandle, RateLimitSettings},
+    event::{METRICS, MetricKind},
+    rate_limit::{KeyedRateLimitHandle, Quota, RateLimitHandle, RateLimitLayer, RateLimitSettings},
+    red::{RedHandle, RedLayer, RedSettings},
     retry::{Backoff, Jitter, RetryLayer, RetrySettings},
     timeout::{TimeoutLayer, TimeoutSettings},
 };
-use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use tower::{Layer, ServiceExt, service_fn};
 
 /// Keeps every series in a map.
 #[derive(Default)]
-struct Kept(Mutex<BTreeMap<String, Arc<AtomicU64>>>);
+struct Kept(Mutex<BTreeMap<String, Arc<AtomicU64>>>, Mutex<Vec<String>>);
+
+/// Counts what is recorded.
+struct Samples(Arc<AtomicU64>);
+
+impl HistogramFn for Samples {
+    fn record(&self, seconds: f64) {
+        assert!((0.0..1e9).contains(&seconds));
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
 
 impl Kept {
-    fn cell(&self, key: &Key) -> Arc<AtomicU64> {
+    fn cell(&self, kind: MetricKind, key: &Key) -> Arc<AtomicU64> {
         let labels: Vec<_> = key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
+        let row = METRICS.iter().find(|row| row.name == key.name()).expect("a row of its own in the table");
+        assert_eq!(row.kind, kind, "{}", row.name);
+        let promised = |label: &metrics::Label| row.labels.contains(&label.key()) || label.key() == DECLARED;
+        assert!(key.labels().all(promised), "{labels:?} of {}", row.name);
+        self.1.lock().unwrap().extend(key.labels().map(|label| format!("{}/{}", row.name, label.key())));
         let series = format!("{}{{{}}}", key.name(), labels.join(","));
         Arc::clone(self.0.lock().unwrap().entry(series).or_default())
     }
@@ -44,18 +61,30 @@ impl Kept {
 }
 
 impl Recorder for Kept {
-    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_counter(&self, name: KeyName, _: Option<Unit>, meaning: SharedString) {
+        assert_described(MetricKind::Counter, &name, &meaning);
+    }
+    fn describe_gauge(&self, name: KeyName, _: Option<Unit>, meaning: SharedString) {
+        assert_described(MetricKind::Gauge, &name, &meaning);
+    }
+    fn describe_histogram(&self, name: KeyName, unit: Option<Unit>, meaning: SharedString) {
+        assert_eq!(unit, Some(Unit::Seconds));
+        assert_described(MetricKind::Histogram, &name, &meaning);
+    }
     fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        Counter::from_arc(self.cell(key))
+        Counter::from_arc(self.cell(MetricKind::Counter, key))
     }
     fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-        Gauge::from_arc(self.cell(key))
+        Gauge::from_arc(self.cell(MetricKind::Gauge, key))
     }
-    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
-        unreachable!("no histogram")
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::from_arc(Arc::new(Samples(self.cell(MetricKind::Histogram, key))))
     }
+}
+
+fn assert_described(kind: MetricKind, name: &KeyName, meaning: &str) {
+    let row = METRICS.iter().find(|row| row.name == name.as_str()).expect("a row of the table");
+    assert_eq!((row.kind, row.meaning), (kind, meaning));
 }
 
 fn some(series: &[(&str, u64)]) -> BTreeMap<String, u64> {
@@ -115,7 +144,7 @@ async fn a_recorder_that_comes_after_the_layer_sees_counters_and_exactly_one_sta
     });
     assert_eq!(refusals.count_total, 0);
     drop(guard);
-    chapter_names_every_series(&recorder, include_str!("../src/circuit_breaker/mod.rs"));
+    exactly_the_table_is_emitted(&recorder, "circuit_breaker", include_str!("../src/circuit_breaker/mod.rs"));
 }
 
 /// A service that is used once is gone when its call fails: what it counts is counted all the same.
@@ -159,7 +188,7 @@ async fn retries_and_why_they_ended_are_counted() {
             ("buttress_retry_retries_total{name=orders}", 4),
         ])
     );
-    chapter_names_every_series(&recorder, include_str!("../src/retry/mod.rs"));
+    exactly_the_table_is_emitted(&recorder, "retry", include_str!("../src/retry/mod.rs"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -180,7 +209,7 @@ async fn time_outs_are_counted_by_their_reason() {
             ("buttress_timeout_rejected_total{name=orders,reason=timed_out}", 3),
         ])
     );
-    chapter_names_every_series(&recorder, include_str!("../src/timeout/mod.rs"));
+    exactly_the_table_is_emitted(&recorder, "timeout", include_str!("../src/timeout/mod.rs"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -221,7 +250,7 @@ async fn what_befalls_a_cache_is_counted() {
             ("buttress_cache_too_large_total{name=orders}", 1),
         ])
     );
-    chapter_names_every_series(&recorder, include_str!("../src/cache/mod.rs"));
+    exactly_the_table_is_emitted(&recorder, "cache", include_str!("../src/cache/mod.rs"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -244,17 +273,151 @@ async fn refusals_of_a_limiter_are_counted() {
             ("buttress_rate_limit_shadow_rejected_total{name=orders}", 2),
         ])
     );
-    chapter_names_every_series(&recorder, include_str!("../src/rate_limit/mod.rs"));
+    exactly_the_table_is_emitted(&recorder, "rate_limit", include_str!("../src/rate_limit/mod.rs"));
 }
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The chapter's table is where users look.
-fn chapter_names_every_series(recorder: &Kept, chapter: &str) {
-    for series in recorder.values("").keys() {
-        let name = series.split('{').next().unwrap();
-        assert!(chapter.contains(&format!("`{name}`")), "{name} is not in the chapter");
+/// The key of a label that a test declares.
+const DECLARED: &str = "route";
+
+/// The patterns that are compared with the table below.
+const COMPARED: [&str; 7] = ["cache", "circuit_breaker", "rate_limit", "rate_limit_store", "red", "retry", "timeout"];
+
+/// Everything that the tables promise for a pattern, and nothing else.
+fn exactly_the_table_is_emitted(recorder: &Kept, pattern: &str, chapter: &str) {
+    assert!(COMPARED.contains(&pattern));
+    let prefix = format!("buttress_{pattern}_");
+    // A store that is kept elsewhere is observed by itself.
+    let is_of =
+        |name: &str| name.starts_with(&prefix) && (pattern == "rate_limit_store" || !name.contains("_limit_store_"));
+    let rows = || METRICS.iter().filter(|row| is_of(row.name));
+    let promised: BTreeSet<String> =
+        rows().flat_map(|row| row.labels.iter().map(move |label| format!("{}/{label}", row.name))).collect();
+    let emitted = recorder.1.lock().unwrap();
+    let emitted = emitted.iter().filter(|label| is_of(label) && !label.ends_with(DECLARED));
+    assert_eq!(promised, emitted.cloned().collect());
+    for row in rows() {
+        assert!(chapter.contains(&format!("`{}`", row.name)), "{} is not in the chapter", row.name);
     }
+}
+
+#[test]
+fn no_row_of_the_table_is_left_out_of_the_comparison() {
+    for row in METRICS {
+        let compared = |pattern: &&str| row.name.starts_with(&format!("buttress_{pattern}_"));
+        assert!(COMPARED.iter().any(compared), "{}", row.name);
+        assert_eq!(METRICS.iter().filter(|other| other.name == row.name).count(), 1, "{} twice", row.name);
+        let unit = match row.kind {
+            MetricKind::Counter => "_total",
+            MetricKind::Histogram => "_seconds",
+            _ => "",
+        };
+        assert!(row.name.ends_with(unit) && row.labels[0] == "name", "{}", row.name);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_call_is_counted_and_timed_also_by_a_recorder_that_comes_late() {
+    let recorder = Kept::default();
+    let layer = RedLayer::new("orders");
+    let quota = RateLimitLayer::new(RateLimitSettings::token_bucket(Quota::per_day(2)));
+    let answer = |fails: bool| std::future::ready(if fails { Err(Error::Service(std::fmt::Error)) } else { Ok(()) });
+    let service = layer.layer(quota.layer(service_fn(answer)));
+    let hangs = layer.layer(service_fn(|(): ()| std::future::pending::<Result<(), Error<std::fmt::Error>>>()));
+    // One that nobody has noted must not be noted when it ends, either: the gauge would fall below zero.
+    let before = hangs.clone().oneshot(());
+    let mut before = tokio_test::task::spawn(before);
+    assert!(before.poll().is_pending());
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    drop(before);
+    assert!(service.clone().oneshot(false).await.is_ok());
+    assert!(service.clone().oneshot(true).await.is_err());
+    assert!(service.clone().oneshot(false).await.is_err(), "refused");
+    for outcome in [Outcome::Permanent, Outcome::Ignored] {
+        layer.handle().begin().record(outcome);
+    }
+    let mut held = tokio_test::task::spawn(hangs.clone().oneshot(()));
+    assert!(held.poll().is_pending());
+    let in_flight =
+        || f64::from_bits(recorder.0.lock().unwrap()["buttress_red_in_flight{name=orders}"].load(Ordering::SeqCst));
+    assert_eq!(in_flight(), 1.0);
+    drop(held);
+    assert_eq!(in_flight(), 0.0);
+    assert_eq!(
+        recorder.values("_red_requests_total{"),
+        some(&[
+            ("buttress_red_requests_total{name=orders,outcome=cancelled}", 2),
+            ("buttress_red_requests_total{name=orders,outcome=error}", 1),
+            ("buttress_red_requests_total{name=orders,outcome=ignored}", 1),
+            ("buttress_red_requests_total{name=orders,outcome=ok}", 1),
+            ("buttress_red_requests_total{name=orders,outcome=permanent}", 1),
+            ("buttress_red_requests_total{name=orders,outcome=rejected,reason=rate_limited}", 1),
+        ])
+    );
+    let timed: u64 = recorder.values("_seconds{").into_values().sum();
+    assert_eq!(timed, 7);
+    assert_eq!(recorder.values("_seconds{").len(), 6);
+    exactly_the_table_is_emitted(&recorder, "red", include_str!("../src/red/mod.rs"));
+    // With handles registered, a call allocates nothing.
+    let call = || drop(layer.handle().begin());
+    let calls = allocation_counter::measure(|| (0..10).for_each(|_| call()));
+    assert_eq!(calls.count_total, 0);
+}
+
+/// cve_2023_45142_label_cardinality, sigstore_timestamp_authority_1374
+#[test]
+fn a_hundred_thousand_paths_make_no_new_series() {
+    let recorder = Kept::default();
+    metrics::with_local_recorder(&recorder, || {
+        let settings = RedSettings::new("api").label(DECLARED, &["/users", "/orders"]);
+        let layer = RedLayer::new(settings).label_by(|path: &String| path);
+        let service = layer.layer(service_fn(|_: String| std::future::ready(Ok::<_, std::convert::Infallible>(()))));
+        let call = |path: String| futures::executor::block_on(service.clone().oneshot(path)).unwrap();
+        ["/users", "/orders", "other", ""].iter().for_each(|path| call((*path).into()));
+        let series = recorder.values("").len();
+        (0..100_000).for_each(|n| call(format!("/users/{n}")));
+        assert_eq!(recorder.values("").len(), series);
+        let by_label = layer.handle().snapshot_by_label();
+        let totals: Vec<_> = by_label.iter().map(|(label, red)| (*label, red.requests.ok)).collect();
+        assert_eq!(totals, [("/orders", 1), ("/users", 1), ("other", 100_002)]);
+        let series = recorder.values("outcome=ok").into_iter().filter(|(name, _)| name.contains("_total{"));
+        assert_eq!(series.map(|(_, count)| count).collect::<Vec<_>>(), [1, 1, 100_002]);
+    });
+}
+
+/// A recorder is somebody's code, and what it does not survive must not cost the call.
+#[test]
+fn a_recorder_that_panics_costs_no_call_and_no_count() {
+    struct Panics;
+    impl HistogramFn for Panics {
+        fn record(&self, _: f64) {
+            panic!("histogram")
+        }
+    }
+    // One without a size is taken for none.
+    struct Fragile(#[allow(dead_code, reason = "for its size")] u8);
+    impl Recorder for Fragile {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+            Counter::noop()
+        }
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::noop()
+        }
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::from_arc(Arc::new(Panics))
+        }
+    }
+    metrics::with_local_recorder(&Fragile(0), || {
+        let figures = RedHandle::try_new("fragile").unwrap();
+        figures.begin().record(Outcome::Success);
+        drop(figures.begin());
+        let requests = figures.snapshot().requests;
+        assert_eq!((requests.total, requests.ok, requests.cancelled, requests.in_flight), (2, 1, 1, 0));
+    });
 }
 
 /// CVE-2023-45142: request data as a label.
@@ -337,6 +500,7 @@ async fn a_store_that_is_away_is_no_refusal() {
             ("buttress_rate_limit_store_switches_total{name=users,to=shared}", 0),
         ])
     );
+    exactly_the_table_is_emitted(&recorder, "rate_limit_store", include_str!("../src/rate_limit/mod.rs"));
     let opened = recorder.values("buttress_circuit_breaker_transitions_total{name=redis,to=open}");
     assert_eq!(opened.values().sum::<u64>(), 1);
 }

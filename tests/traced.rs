@@ -2,16 +2,21 @@
 
 #![cfg(feature = "full")]
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+};
 
 use buttress::{
-    circuit_breaker::{CircuitBreakerHandle, CircuitBreakerSettings as Settings},
+    circuit_breaker::{CircuitBreakerHandle, CircuitBreakerLayer, CircuitBreakerSettings as Settings},
+    event::SPAN_ATTRIBUTES,
+    red::RedLayer,
     retry::{Backoff, RetryLayer, RetrySettings},
 };
 use tower::{Layer, ServiceExt, service_fn};
 use tracing::{
-    Event, Id, Level, Metadata, Subscriber,
-    field::{Field, Visit},
+    Event, Id, Instrument, Level, Metadata, Subscriber,
+    field::{Empty, Field, Visit},
     span,
 };
 
@@ -51,6 +56,79 @@ fn a_subscriber_hears_trips_as_warnings_and_what_comes_in_floods_only_when_it_as
         assert_eq!(lines, expected);
     }
 }
+
+/// The span has declared everything in the table, and all of it is told, by one call or another.
+#[test]
+fn the_span_of_a_call_is_told_exactly_what_the_table_says() {
+    let attributes = Arc::default();
+    tracing::subscriber::with_default(Attributes(Arc::clone(&attributes)), || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let span = tracing::info_span!(
+            "call",
+            buttress.outcome = Empty,
+            error.type = Empty,
+            buttress.attempts = Empty,
+            http.request.resend_count = Empty,
+            buttress.rejected_by = Empty,
+            buttress.rejected_reason = Empty,
+            buttress.circuit_state = Empty,
+        );
+        let settings = RetrySettings::new().backoff(Backoff::constant(std::time::Duration::ZERO)).name("orders");
+        let stack = tower::ServiceBuilder::new()
+            .layer(RedLayer::new("orders"))
+            .layer(RetryLayer::new(settings))
+            .layer(CircuitBreakerLayer::new(Settings::consecutive_failures(2).name("payments")))
+            .service_fn(|(): ()| std::future::ready(Err::<(), _>(buttress::Error::Service(std::fmt::Error))));
+        assert!(runtime.block_on(stack.oneshot(()).instrument(span)).is_err());
+    });
+    let told: BTreeMap<String, String> = attributes.lock().unwrap().clone();
+    let expected = [
+        ("buttress.attempts", "3"),
+        ("buttress.circuit_state", "\"open\""),
+        ("buttress.outcome", "\"rejected\""),
+        ("buttress.rejected_by", "\"payments\""),
+        ("buttress.rejected_reason", "\"circuit_open\""),
+        ("error.type", "\"circuit_open\""),
+        ("http.request.resend_count", "2"),
+    ];
+    assert_eq!(told, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+    let table: BTreeSet<_> = SPAN_ATTRIBUTES.iter().map(|attribute| attribute.name.to_owned()).collect();
+    assert_eq!(table, told.into_keys().collect());
+}
+
+/// Keeps what is recorded on spans.
+struct Attributes(Arc<Mutex<BTreeMap<String, String>>>);
+
+struct Attribute<'a>(&'a mut BTreeMap<String, String>);
+
+impl Visit for Attribute<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        self.0.insert(field.name().into(), format!("{value:?}"));
+    }
+}
+
+impl Subscriber for Attributes {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_span()
+    }
+    fn current_span(&self) -> tracing_core::span::Current {
+        let call = SPAN.get().expect("a span");
+        tracing_core::span::Current::new(Id::from_u64(1), call)
+    }
+    fn event(&self, _: &Event<'_>) {}
+    fn new_span(&self, attributes: &span::Attributes<'_>) -> Id {
+        let _ = SPAN.set(attributes.metadata());
+        Id::from_u64(1)
+    }
+    fn record(&self, _: &Id, values: &span::Record<'_>) {
+        values.record(&mut Attribute(&mut self.0.lock().unwrap()));
+    }
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+static SPAN: std::sync::OnceLock<&'static Metadata<'static>> = std::sync::OnceLock::new();
 
 /// What a subscriber of this level hears of the work, with the fields that the test looks at.
 fn heard(level: Level, work: impl FnOnce()) -> Vec<String> {

@@ -8,9 +8,12 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use ::metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder, with_recorder};
+use ::metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder, Unit, with_recorder};
 
-use super::{CircuitState, Event, EventKind, GaveUp, Pattern, WhyStale};
+use super::{
+    CircuitState, Event, EventKind, GaveUp, Pattern, WhyStale,
+    table::{METRICS, MetricKind},
+};
 use crate::{error::Reason, outcome::Outcome};
 
 const STATES: [CircuitState; 3] = [CircuitState::Closed, CircuitState::Open, CircuitState::HalfOpen];
@@ -152,6 +155,7 @@ impl Metrics {
 
 impl Handles {
     fn register(recorder: &dyn Recorder, pattern: Pattern, name: &'static str) -> Self {
+        describe(recorder, &format!("buttress_{}_", pattern.as_str()));
         let counter = |metric, label| recorder.register_counter(&key(name, metric, label), &METADATA);
         match pattern {
             Pattern::Cache => Self::Cache {
@@ -227,10 +231,22 @@ impl Handles {
     }
 }
 
-const METADATA: Metadata<'static> = Metadata::new("buttress", Level::INFO, Some("buttress"));
+pub(super) const METADATA: Metadata<'static> = Metadata::new("buttress", Level::INFO, Some("buttress"));
 
 fn key(name: &'static str, metric: &'static str, label: Option<(&'static str, &'static str)>) -> Key {
     let mut labels = vec![Label::from_static_parts("name", name)];
     labels.extend(label.map(|(key, value)| Label::from_static_parts(key, value)));
     Key::from_parts(metric, labels)
+}
+
+/// Tells the recorder what the metrics of this prefix mean.
+pub(super) fn describe(recorder: &dyn Recorder, prefix: &str) {
+    for metric in METRICS.iter().filter(|metric| metric.name.starts_with(prefix)) {
+        let (name, meaning) = (metric.name.into(), metric.meaning.into());
+        match metric.kind {
+            MetricKind::Counter => recorder.describe_counter(name, None, meaning),
+            MetricKind::Gauge => recorder.describe_gauge(name, None, meaning),
+            MetricKind::Histogram => recorder.describe_histogram(name, Some(Unit::Seconds), meaning),
+        }
+    }
 }

@@ -1,11 +1,15 @@
-//! Events as `tracing` events: the only file that names the `tracing` crate.
+//! Events as `tracing` events, and as attributes of the span that the call runs in: the only file that names the `tracing` crate.
 //!
 //! Transitions are `INFO` (`WARN` into open); refusals, retries, stale results and what befalls a cache are `DEBUG`, because they come in floods exactly when the service is
 //! overloaded.
 
-use ::tracing::{Level, debug, event, level_filters::LevelFilter, warn};
+use ::tracing::{Level, Span, debug, event, level_filters::LevelFilter, warn};
 
-use super::{CircuitState, Event, EventKind, GaveUp};
+use super::{
+    CircuitState, Ending, Event, EventKind, GaveUp,
+    table::{ATTEMPTS, CIRCUIT_STATE, ERROR_TYPE, OUTCOME, REJECTED_BY, REJECTED_REASON, RESEND_COUNT},
+};
+use crate::error::Reason;
 
 /// Whether any subscriber wants what is told here.
 #[inline]
@@ -13,7 +17,43 @@ pub(super) fn is_subscribed() -> bool {
     LevelFilter::current() >= LevelFilter::WARN
 }
 
+/// How RED saw a call end.
+#[inline]
+pub(crate) fn note(ending: Ending) {
+    if is_subscribed() {
+        super::guarded(|| note_on(&Span::current(), ending));
+    }
+}
+
+fn note_on(span: &Span, ending: Ending) {
+    span.record(OUTCOME, ending.as_str());
+    if let Some(reason) = ending.reason() {
+        span.record(ERROR_TYPE, reason);
+    }
+}
+
+/// A field that the span has not declared is left out.
+fn attribute(event: &Event<'_>) {
+    let span = Span::current();
+    match event.kind {
+        EventKind::Transition { to, .. } => {
+            span.record(CIRCUIT_STATE, to.as_str());
+        }
+        EventKind::Rejected { rejected, shadow: false } => {
+            span.record(REJECTED_BY, event.policy).record(REJECTED_REASON, rejected.reason().as_str());
+            if let Reason::CircuitOpen(_) = rejected.reason() {
+                span.record(CIRCUIT_STATE, CircuitState::Open.as_str());
+            }
+        }
+        EventKind::Retried { attempts, .. } => {
+            span.record(ATTEMPTS, attempts).record(RESEND_COUNT, attempts.saturating_sub(1));
+        }
+        _ => {}
+    }
+}
+
 pub(super) fn record(event: &Event<'_>) {
+    attribute(event);
     let policy = event.policy;
     match event.kind {
         EventKind::Transition { from, to, generation, trip, open_for } => {
