@@ -35,8 +35,8 @@ struct Kept<V> {
     /// What it is worth beside its times.
     standing: AtomicU64,
     tagged: Option<Box<Tagged>>,
-    times: Times,
     content: Content<V>,
+    times: Times,
     generation: u64,
     /// Nobody asks for another one before.
     throttled_until: AtomicU64,

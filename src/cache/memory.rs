@@ -17,19 +17,24 @@ use crate::{error::ConfigError, sync::Mutex, time};
 
 /// A [`Store`] in the memory of this process, bounded by entries and by what they weigh. Nothing is allocated in advance.
 ///
-/// The least recently used leaves first. What has expired leaves when it is looked for, when its place is taken, and when it is among the least
+/// The least recently used leaves first: of all, or in a large store of one shard in sixteen, which has its share of the room. What has expired leaves when it is looked for, when its place is taken, and when it is among the least
 /// recently used two while another is stored.
 ///
-/// Keys are hashed by foldhash with a random seed, which a stranger who sees only answers cannot predict; one who can measure each look-up to the
-/// nanosecond is better met with a [`CacheKey`](super::CacheKey) of a keyed hash of your own.
+/// Keys are hashed by foldhash with a random seed, which a stranger who sees only answers cannot predict; one who can
+/// measure each look-up to the nanosecond could make some slower, and the bound on entries bounds that too.
 pub struct MemoryStore<K, V> {
-    shards: Box<[Mutex<Shard<K, V>>]>,
+    shards: Box<[Part<K, V>]>,
     hasher: DefaultHasher,
     weigher: Weigher<K, V>,
     room: Room,
 }
 
 type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
+
+struct Part<K, V> {
+    room: Room,
+    inside: Mutex<Shard<K, V>>,
+}
 
 struct Shard<K, V> {
     map: LruCache<Hashed<K>, Held<V>, BuildAsItIs>,
@@ -40,6 +45,13 @@ struct Held<V> {
     entry: Entry<V>,
     weight: u64,
 }
+
+/// Two threads with many keys get three times as much done as with one lock, and one thread as much.
+const MOST_SHARDS: usize = 16;
+/// Below this a shard's share is too small to be even, and the least recently used of all should leave.
+const SHARD_ENTRIES: usize = 512;
+/// The largest entry has room in a shard of this size at least, or there is only one.
+const SHARD_BYTES: u64 = 1 << 22;
 
 /// How many of the least recently used are asked whether they have expired when another is stored.
 const ASKED: usize = 2;
@@ -64,12 +76,23 @@ impl<K: Hash + Eq, V> MemoryStore<K, V> {
         weigher: impl Fn(&K, &V) -> u64 + Send + Sync + 'static,
     ) -> Result<Self, ConfigError> {
         settings.room.check()?;
-        Ok(Self::sharded(settings.room, 1, Box::new(weigher)))
-    }
-
-    fn sharded(room: Room, shards: usize, weigher: Weigher<K, V>) -> Self {
-        let shard = |_| Mutex::new(Shard::new());
-        Self { shards: (0..shards).map(shard).collect(), hasher: DefaultHasher::default(), weigher, room }
+        let Room { entries, bytes } = settings.room;
+        let by_bytes = usize::try_from(bytes / SHARD_BYTES).unwrap_or(MOST_SHARDS);
+        let shards = (entries / SHARD_ENTRIES).min(by_bytes).clamp(1, MOST_SHARDS);
+        let shard = |index| Part {
+            // The rooms add up to the whole.
+            room: Room {
+                entries: entries / shards + usize::from(index < entries % shards),
+                bytes: bytes / shards as u64,
+            },
+            inside: Mutex::new(Shard::new()),
+        };
+        Ok(Self {
+            shards: (0..shards).map(shard).collect(),
+            hasher: DefaultHasher::default(),
+            weigher: Box::new(weigher),
+            room: settings.room,
+        })
     }
 }
 
@@ -83,12 +106,12 @@ impl<K: Hash + Eq, V> MemoryStore<K, V> {
     #[inline]
     fn find<'a>(&self, key: &'a K) -> (Hashed<&'a K>, &Mutex<Shard<K, V>>) {
         let hash = self.hasher.hash_one(key);
-        (Hashed { hash, key }, self.shard(hash))
+        (Hashed { hash, key }, &self.part(hash).inside)
     }
 
     /// The map goes by the lowest and the highest bits; the shard by those between.
     #[inline]
-    fn shard(&self, hash: u64) -> &Mutex<Shard<K, V>> {
+    fn part(&self, hash: u64) -> &Part<K, V> {
         &self.shards[(hash >> 32) as usize % self.shards.len()]
     }
 }
@@ -115,19 +138,18 @@ where
     fn put(&self, key: K, entry: Entry<V>) -> Put<Done> {
         let weight = entry.value().map_or(size_of::<K>() as u64, |value| (self.weigher)(&key, value));
         let mut put = Put { writing: Done, evicted: 0, expired: 0, too_large: false };
-        let shards = self.shards.len();
-        let room = Room { entries: self.room.entries.div_ceil(shards), bytes: self.room.bytes / shards as u64 };
+        let hash = self.hasher.hash_one(&key);
+        let Part { room, inside } = self.part(hash);
         if weight > room.bytes {
             put.too_large = true;
             let Done = self.remove(&key);
             return put;
         }
         let now = time::now();
-        let hash = self.hasher.hash_one(&key);
         let hashed = Hashed { hash, key };
         // Before the lock, so that they are dropped after it, whatever happens.
         let (mut left, mut replaced) = (Vec::new(), None);
-        let mut guard = self.shard(hash).lock();
+        let mut guard = inside.lock();
         let shard = &mut *guard;
         if shard.map.peek(&hashed as &dyn Look<K>).is_some_and(|held| held.entry.generation() > entry.generation()) {
             drop(guard);
@@ -181,16 +203,16 @@ where
     }
 
     fn clear(&self) -> Done {
-        for shard in &self.shards {
-            let left = std::mem::replace(&mut *shard.lock(), Shard::new());
+        for part in &self.shards {
+            let left = std::mem::replace(&mut *part.inside.lock(), Shard::new());
             drop(left);
         }
         Done
     }
 
     fn usage(&self) -> Usage {
-        self.shards.iter().fold(Usage::default(), |sum, shard| {
-            let shard = shard.lock();
+        self.shards.iter().fold(Usage::default(), |sum, part| {
+            let shard = part.inside.lock();
             Usage { entries: sum.entries + shard.map.len(), bytes: sum.bytes.saturating_add(shard.bytes) }
         })
     }

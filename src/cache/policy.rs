@@ -183,7 +183,8 @@ impl CacheSettings {
         self
     }
 
-    /// How much all entries of the memory store may weigh; a [weigher](super::MemoryStore::weighed) tells what each does. Defaults to no bound.
+    /// How much all entries of the memory store may weigh; a [weigher](super::MemoryStore::weighed) tells what each does. An
+    /// entry that weighs more than all the room of its shard is not kept: 4 MiB at least, or the whole. Defaults to no bound.
     #[must_use]
     pub const fn max_bytes(mut self, bytes: u64) -> Self {
         self.room.bytes = bytes;

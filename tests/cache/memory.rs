@@ -43,9 +43,9 @@ fn a_million_inserts_stay_inside_both_bounds() {
 fn what_leaves_takes_its_memory_along() {
     let cache = CacheHandle::<u64, Vec<u8>>::new(BASE.max_entries(100));
     let churn = |keys: std::ops::Range<u64>| {
-        keys.for_each(|key| {
+        for key in keys {
             cache.put(key, vec![0; 1_000]);
-        })
+        }
     };
     churn(0..1_000);
     let churned = allocation_counter::measure(|| churn(1_000..10_000));
@@ -97,12 +97,7 @@ fn the_code_of_others_runs_under_no_lock_and_its_panic_poisons_nothing() {
     assert_eq!(cache.stats().entries, 2);
     panics.store(true, Ordering::SeqCst);
     assert!(catch_unwind(AssertUnwindSafe(|| cache.get(&key(1)).is_some())).is_err());
-    assert!(
-        catch_unwind(AssertUnwindSafe(|| {
-            cache.put(key(1), value());
-        }))
-        .is_err()
-    );
+    assert!(catch_unwind(AssertUnwindSafe(|| cache.put(key(1), value()))).is_err());
     panics.store(false, Ordering::SeqCst);
     cache.put(key(6), value());
     assert!(cache.get(&key(1)).is_some() && cache.get(&key(6)).is_some());

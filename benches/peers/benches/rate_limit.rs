@@ -58,8 +58,8 @@ fn main() {
         let limiter = Arc::clone(&limiter);
         Box::new(move |calls| plain(calls, |_| limiter.check().is_ok())) as Batch
     };
-    let mut batch = check();
-    bench.case("governor check", move |calls| batch(calls)).on_two_threads(check);
+    let batch = check();
+    bench.case("governor check", batch).on_two_threads(check);
     let governor = bench.last();
     let hour = Duration::from_secs(3600);
     let mut service = TowerLayer::new(u64::MAX / 2, hour).layer(service_fn(|n| ready(Answer::Ok(n))));
@@ -136,8 +136,8 @@ fn keyed(bench: &mut Bench, section: &'static str, keys: u64) -> (CaseId, CaseId
             }) as Batch
         }
     };
-    let mut batch = ours();
-    bench.case("buttress try_acquire", move |calls| batch(calls)).on_two_threads(ours).ours();
+    let batch = ours();
+    bench.case("buttress try_acquire", batch).on_two_threads(ours).ours();
     let buttress = bench.last();
     let layer = KeyedRateLimitLayer::over(handle, move |n: &u64| scattered(*n, keys));
     let service = layer.layer(service_fn(|n| ready(Answer::Ok(n))));
@@ -149,8 +149,8 @@ fn keyed(bench: &mut Bench, section: &'static str, keys: u64) -> (CaseId, CaseId
             from += calls;
         }) as Batch
     };
-    let mut batch = theirs();
-    bench.case("governor check_key", move |calls| batch(calls)).on_two_threads(theirs);
+    let batch = theirs();
+    bench.case("governor check_key", batch).on_two_threads(theirs);
     (buttress, bench.last())
 }
 
