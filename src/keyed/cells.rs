@@ -269,6 +269,8 @@ mod tests {
             let key = Looks(id, RefCell::new(Rc::downgrade(&cells)));
             cells.change(&key, || 0, |_| true, &mut |_| changes.set(changes.get() + 1));
         }
-        assert_eq!((cells.len(), changes.get()), (2, 8));
+        // All are idle, so the hand may have taken out more than it had to.
+        assert!(cells.len() <= 2);
+        assert_eq!(changes.get(), 8);
     }
 }
