@@ -35,7 +35,8 @@ pub(crate) fn clones_by_hand<S: Service<u64> + Clone>(service: &S, calls: u64) {
 }
 
 /// One call, whose answer is ready at once: only where two threads meet in a peer's async lock is it polled again, and elsewhere, as in
-/// [`futures_by_hand`], the poll that is measured stands in no loop.
+/// [`futures_by_hand`], the poll that is measured stands in no loop. The context is one for the whole batch, as it is there: services and futures are polled
+/// alike, and figures from before that do not compare.
 #[inline(always)]
 pub(crate) fn one_by_hand<S, T>(
     service: &mut S,
