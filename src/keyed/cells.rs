@@ -123,6 +123,13 @@ impl<K: Hash + Eq + Clone, V> Cells<K, V> {
         Some(look(&mut entry.value))
     }
 
+    /// Changes every value. Each shard is locked in its turn, for as long as its values take.
+    pub(crate) fn change_all(&self, change: impl Fn(&mut V)) {
+        for shard in &self.shards {
+            shard.table.lock().entries.iter_mut().for_each(|entry| change(&mut entry.value));
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.table.lock().entries.len()).sum()
     }

@@ -92,8 +92,10 @@ impl Bucket {
         self.rate.burst.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_rate(&self, rate: Rate) {
+    pub(super) fn set_rate(&self, now: u64, rate: Rate) {
         self.rate.set(rate);
+        let horizon = self.horizon.load(Ordering::Acquire);
+        let _ = self.change(&rate, now, |full_at| Ok(token_bucket::requoted(&rate, full_at, now, horizon)));
     }
 
     /// Lets a call of this cost pass, or says how long it would have to wait.
@@ -183,7 +185,9 @@ impl Bucket {
         let put = self.change(rate, now, |full_at| {
             let after = to(full_at);
             // Before anybody can see the bucket there, and take it for a clock that was put back.
-            self.horizon.fetch_max(after, Ordering::AcqRel);
+            if token_bucket::owed(after, now) > rate.whole {
+                self.horizon.fetch_max(after, Ordering::AcqRel);
+            }
             Ok(after)
         });
         put.map_or(0, |(_, after)| after)

@@ -261,7 +261,12 @@ impl<K: Hash + Eq + Clone> KeyedLimiter<K> {
                 if name.is_some_and(|name| name != buckets.name) {
                     return Err(UNKNOWN);
                 }
-                buckets.rate.set(Algorithm::TokenBucket.check(quota)?);
+                let rate = Algorithm::TokenBucket.check(quota)?;
+                buckets.rate.set(rate);
+                let (now, horizon) = (time::now().as_nanos(), buckets.horizon.load(Ordering::Acquire));
+                let requote = |full_at: &mut u64| *full_at = token_bucket::requoted(&rate, *full_at, now, horizon);
+                buckets.cells.change_all(requote);
+                requote(&mut buckets.others.lock());
             }
             Used::Ledgers(ledgers) => {
                 let mut limits = ledgers.limits.write().unwrap_or_else(PoisonError::into_inner);
@@ -326,7 +331,9 @@ impl<K: Hash + Eq + Clone> Buckets<K> {
     fn put_ahead(&self, rate: &Rate, key: &K, now: u64, limiter: &KeyedLimiter<K>, to: impl Fn(u64) -> u64) {
         self.change(rate, key, now, limiter, |full_at| {
             *full_at = to(*full_at);
-            self.horizon.fetch_max(*full_at, Ordering::AcqRel);
+            if token_bucket::owed(*full_at, now) > rate.whole {
+                self.horizon.fetch_max(*full_at, Ordering::AcqRel);
+            }
         });
     }
 

@@ -259,7 +259,7 @@ impl Limiter {
                 if name.is_some_and(|name| name != bucket.name()) {
                     return Err(UNKNOWN);
                 }
-                bucket.set_rate(Algorithm::TokenBucket.check(quota)?);
+                bucket.set_rate(time::now().as_nanos(), Algorithm::TokenBucket.check(quota)?);
             }
             Used::Counter(counter) => {
                 if name.is_some_and(|name| name != counter.name()) {

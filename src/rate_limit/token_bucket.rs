@@ -37,6 +37,11 @@ pub(super) fn remaining(rate: &Rate, full_at: u64, now: u64) -> u64 {
     exact as u64
 }
 
+/// Leaves of what was used no more than a burst, for a quota that has changed. What a debt, a pause or a reservation has put ahead stays there.
+pub(super) fn requoted(rate: &Rate, full_at: u64, now: u64, horizon: u64) -> u64 {
+    if full_at <= horizon { full_at } else { full_at.min(now.saturating_add(rate.whole)) }
+}
+
 /// Takes what was used already, whether it is there or not: what is not is a debt.
 pub(super) fn charged(full_at: u64, now: u64, time: u64) -> u64 {
     owed(full_at, now).saturating_add(time).min(LONGEST).saturating_add(now)

@@ -249,3 +249,31 @@ fn threads_on_real_time_keep_to_burst_and_rate() {
         assert!(passed >= handle.peek().limit);
     }
 }
+
+/// What the old quota left is no more than a burst of the new one, from the change on and not only once somebody looks.
+#[tokio::test(start_paused = true)]
+async fn a_bucket_is_full_a_burst_of_the_new_quota_after_the_change_at_the_latest() {
+    let settings = Settings::token_bucket(Quota::per_second(2).burst(8));
+    let new = Quota::per_second(50).burst(50);
+    let handle = limiter(settings);
+    assert!((0..5).all(|_| handle.check(1).allowed));
+    let keyed = buttress::rate_limit::KeyedRateLimitHandle::<u64>::try_new(settings).unwrap();
+    assert!((0..5).all(|_| keyed.check(&1, 1).allowed));
+    handle.set_quota(new).unwrap();
+    keyed.set_quota(new).unwrap();
+    for decision in [handle.peek(), keyed.peek(&1)] {
+        assert_eq!((decision.retry_after, decision.reset_after), (Some(SECOND / 50), SECOND));
+    }
+    advance(SECOND).await;
+    for decision in [handle.peek(), keyed.peek(&1)] {
+        assert_eq!((decision.allowed, decision.remaining, decision.reset_after), (true, 50, Duration::ZERO));
+    }
+    // A debt and a pause are kept.
+    let (owes, paused) = (limiter(settings), limiter(settings));
+    owes.charge(100);
+    paused.pause(60 * SECOND);
+    for handle in [owes, paused] {
+        handle.set_quota(new).unwrap();
+        assert!(handle.peek().retry_after > Some(40 * SECOND), "{handle:?}");
+    }
+}
