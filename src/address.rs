@@ -9,7 +9,7 @@
 //! A [lasting](Resident::lasts) value is plain data that a call is to find even when it is the last that knows of it, as after a shutdown with calls
 //! under way: it stays in its place until that is let to another.
 //!
-//! Places are never freed but let again, under another number, so an old address finds nobody. There are some 64 bytes for each home that there
+//! Places are never freed but let again, under another number, so an old address finds nobody. There are some 80 bytes for each home that there
 //! ever was at a time, and [`SPARE`] more, so that what stays, stays for a while.
 
 use std::{
@@ -18,10 +18,11 @@ use std::{
     fmt,
     marker::PhantomData,
     mem,
+    num::NonZeroU64,
     ops::Deref,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -31,6 +32,7 @@ use crate::shared::Shared;
 pub(crate) struct Home<T: Resident> {
     house: Shared<House<T>>,
     /// Here too, because each step on the way there costs.
+    place: &'static Place,
     address: Address<T>,
 }
 
@@ -41,18 +43,21 @@ pub(crate) trait Resident: Send + Sync + 'static {
     fn lasts(&self) -> bool;
 }
 
-/// Where a value is to be found, if it is still there.
+/// Where a value is to be found, if it is still there: the index of its place in [`PLACES`], and in the lower half which tenant it is there. One word,
+/// because every call takes it along.
 pub(crate) struct Address<T> {
-    place: &'static Place,
-    number: u64,
+    number: NonZeroU64,
     of: PhantomData<fn() -> T>,
 }
 
 /// What a call has of what its layer shares.
 pub(crate) enum Link<T: Resident> {
     Address(Address<T>),
-    Kept(Shared<House<T>>),
+    Kept(Kept<T>),
 }
+
+/// A counted reference.
+pub(crate) type Kept<T> = Shared<House<T>>;
 
 pub(crate) struct House<T: Resident> {
     value: Arc<T>,
@@ -60,14 +65,17 @@ pub(crate) struct House<T: Resident> {
 }
 
 struct Place {
+    index: u32,
     tenant: Mutex<Tenant>,
     /// Whether calls keep who lives here now. It stands for nothing else, and only who has a home here asks.
     kept: AtomicBool,
+    /// See [`Home::at_hand`].
+    at_hand: AtomicU64,
 }
 
-/// Who lives in a place, and the number of tenants there were before.
+/// Who lives in a place, and how many tenants there were, this one included.
 struct Tenant {
-    number: u64,
+    number: u32,
     value: Value,
 }
 
@@ -77,6 +85,9 @@ enum Value {
     /// Left behind.
     Lasting(Arc<dyn Any + Send + Sync>),
 }
+
+/// All places there are.
+static PLACES: RwLock<Vec<&'static Place>> = RwLock::new(Vec::new());
 
 /// Places where nobody lives, those that were left first in front.
 static VACANT: Mutex<VecDeque<&'static Place>> = Mutex::new(VecDeque::new());
@@ -88,19 +99,31 @@ const SPARE: usize = 256;
 
 impl<T: Resident> Home<T> {
     pub(crate) fn new(value: T) -> Self {
-        let place = vacant().unwrap_or_else(|| Box::leak(Box::new(Place::new())));
+        let place = vacant().unwrap_or_else(Place::new);
         let value = Arc::new(value);
         let weak: Weak<T> = Arc::downgrade(&value);
         let mut tenant = place.lock();
         let next = Tenant { number: tenant.number + 1, value: Value::Present(weak) };
         let left = mem::replace(&mut *tenant, next);
-        let address = Address { place, number: tenant.number, of: PhantomData };
+        let address = Address::new(place.index, tenant.number);
         drop(tenant);
         // What was left behind goes under no lock.
         drop(left);
-        let home = Self { house: Shared::new(House { value, place }), address };
+        let home = Self { house: Shared::new(House { value, place }), place, address };
         home.change(|_| ());
+        home.put_at_hand(0);
         home
+    }
+
+    /// A number that every call reads: it is one step away, where the value is four.
+    #[inline]
+    pub(crate) fn at_hand(&self) -> u64 {
+        // Relaxed, because it stands for nothing else.
+        self.place.at_hand.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn put_at_hand(&self, number: u64) {
+        self.place.at_hand.store(number, Ordering::Relaxed);
     }
 
     #[inline]
@@ -116,30 +139,26 @@ impl<T: Resident> Home<T> {
     /// A way back, or a reference where the value does not last, which costs more.
     #[inline]
     pub(crate) fn link(&self) -> Link<T> {
-        if self.address.place.kept.load(Ordering::Acquire) {
-            Link::Kept(self.keep())
-        } else {
-            Link::Address(self.address)
-        }
+        if self.place.kept.load(Ordering::Acquire) { Link::Kept(self.keep()) } else { Link::Address(self.address) }
     }
 
     #[cold]
     #[inline(never)]
-    fn keep(&self) -> Shared<House<T>> {
+    fn keep(&self) -> Kept<T> {
         self.house.clone()
     }
 
     /// Changes the value, and asks again whether it lasts.
     pub(crate) fn change(&self, change: impl FnOnce(&T)) {
         change(self);
-        self.address.place.kept.store(!self.lasts(), Ordering::Release);
+        self.place.kept.store(!self.lasts(), Ordering::Release);
     }
 }
 
 impl<T: Resident> Clone for Home<T> {
     #[inline]
     fn clone(&self) -> Self {
-        Self { house: self.house.clone(), address: self.address }
+        Self { house: self.house.clone(), place: self.place, address: self.address }
     }
 }
 
@@ -166,26 +185,32 @@ impl<T: Resident> Drop for House<T> {
             let value: Arc<T> = Arc::clone(&self.value);
             tenant.value = Value::Lasting(value);
         } else {
-            *tenant = Tenant::none(tenant.number + 1);
+            tenant.value = Value::None;
         }
+        let full = tenant.number == u32::MAX;
         drop(tenant);
+        if full {
+            // The next tenant would have the number of the first.
+            return;
+        }
         VACANT.lock().unwrap_or_else(PoisonError::into_inner).push_back(place);
     }
 }
 
 impl Place {
-    const fn new() -> Self {
-        Self { tenant: Mutex::new(Tenant::none(0)), kept: AtomicBool::new(false) }
+    fn new() -> &'static Self {
+        let mut places = PLACES.write().unwrap_or_else(PoisonError::into_inner);
+        // Each takes memory of its own, so there are never so many.
+        let index = u32::try_from(places.len()).unwrap_or(u32::MAX);
+        let tenant = Mutex::new(Tenant { number: 0, value: Value::None });
+        let place = Self { index, tenant, kept: AtomicBool::new(false), at_hand: AtomicU64::new(0) };
+        let place = Box::leak(Box::new(place));
+        places.push(place);
+        place
     }
 
     fn lock(&self) -> MutexGuard<'_, Tenant> {
         self.tenant.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Tenant {
-    const fn none(number: u64) -> Self {
-        Self { number, value: Value::None }
     }
 }
 
@@ -208,12 +233,28 @@ impl<T: Resident> Link<T> {
     }
 }
 
+impl<T: Resident> Clone for Link<T> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Address(address) => Self::Address(*address),
+            Self::Kept(house) => Self::Kept(house.clone()),
+        }
+    }
+}
+
 impl<T: Resident> Address<T> {
+    fn new(place: u32, tenant: u32) -> Self {
+        let number = NonZeroU64::new(u64::from(place) << 32 | u64::from(tenant)).expect("tenants are counted from one");
+        Self { number, of: PhantomData }
+    }
+
     #[cold]
     #[inline(never)]
     pub(crate) fn find(self) -> Option<Arc<T>> {
-        let tenant = self.place.lock();
-        if tenant.number != self.number {
+        let number = self.number.get();
+        let place = *PLACES.read().unwrap_or_else(PoisonError::into_inner).get((number >> 32) as usize)?;
+        let tenant = place.lock();
+        if u64::from(tenant.number) != number & u64::from(u32::MAX) {
             return None;
         }
         let value = match &tenant.value {
@@ -227,8 +268,8 @@ impl<T: Resident> Address<T> {
 
     /// The same for all addresses of one place, and never 0.
     #[inline]
-    pub(crate) fn id(self) -> u64 {
-        std::ptr::from_ref(self.place).addr() as u64
+    pub(crate) const fn id(self) -> u64 {
+        (self.number.get() >> 32) + 1
     }
 }
 
@@ -292,6 +333,16 @@ mod tests {
     #[test]
     fn a_link_is_two_words() {
         assert_eq!(size_of::<Link<Plain<u64>>>(), 16);
+    }
+
+    #[test]
+    fn what_is_at_hand_goes_with_the_tenant() {
+        for n in 1..4 * SPARE as u64 {
+            let home = Home::new(Plain(n));
+            assert_eq!(home.at_hand(), 0);
+            home.put_at_hand(n);
+            assert_eq!(home.clone().at_hand(), n);
+        }
     }
 
     #[test]

@@ -92,7 +92,7 @@ mod stamp;
 
 use std::time::Duration;
 
-pub(crate) use self::span::{Span, current, known, last_reading};
+pub(crate) use self::span::{Entered, Span, current, known, last_reading};
 pub use self::{
     layer::{DeadlineFuture, DeadlineLayer, DeadlineService, FromRequest, Limit},
     span::Scope,

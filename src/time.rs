@@ -134,15 +134,19 @@ pub(crate) const TICK: Duration = Duration::from_millis(1);
 ///
 /// Boxed because `Sleep` is 112 bytes and almost no call needs one.
 pub(crate) fn sleep(wait: Duration) -> Option<Pin<Box<Sleep>>> {
-    timer(|| tokio::time::sleep(wait))
+    timer(|| Box::pin(tokio::time::sleep(wait)))
 }
 
 /// As [`sleep`], until an instant after the present one, without a reading of its own.
 pub(crate) fn sleep_until(at: Instant, now: Instant) -> Option<Pin<Box<Sleep>>> {
-    match in_tokios_time(at, now) {
-        Some(at) => timer(|| tokio::time::sleep_until(at)),
-        None => sleep(at.saturating_since(now)),
-    }
+    with_sleep_until(at, now, Box::pin)
+}
+
+/// As [`sleep_until`], for who has a box already, or more to put into one.
+#[inline]
+pub(crate) fn with_sleep_until<T>(at: Instant, now: Instant, with: impl FnOnce(Sleep) -> T) -> Option<T> {
+    let at = in_tokios_time(at, now).ok_or_else(|| at.saturating_since(now));
+    timer(|| with(at.map_or_else(tokio::time::sleep, tokio::time::sleep_until)))
 }
 
 #[cfg(not(feature = "quanta"))]
@@ -171,7 +175,7 @@ fn in_tokios_time(at: Instant, now: Instant) -> Option<tokio::time::Instant> {
 }
 
 #[inline]
-fn timer(make: impl FnOnce() -> Sleep) -> Option<Pin<Box<Sleep>>> {
+fn timer<T>(make: impl FnOnce() -> T) -> Option<T> {
     thread_local! {
         /// Whether this thread was in a runtime when it was last asked.
         static IN_RUNTIME: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
@@ -183,7 +187,7 @@ fn timer(make: impl FnOnce() -> Sleep) -> Option<Pin<Box<Sleep>>> {
         IN_RUNTIME.set(true);
     }
     // tokio answers whether time is enabled only by panicking.
-    let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| Box::pin(make())));
+    let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(make));
     if made.is_err() {
         IN_RUNTIME.set(false);
     }

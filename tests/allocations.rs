@@ -259,7 +259,7 @@ fn a_time_out_allocates_nothing_for_an_answer_that_is_ready() {
     }
 }
 
-/// The timer, and nothing else.
+/// The box of the timer, and nothing else; the next call of the thread finds it there.
 #[test]
 fn a_time_out_allocates_once_for_an_answer_that_is_not() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -267,12 +267,14 @@ fn a_time_out_allocates_once_for_an_answer_that_is_not() {
     let hangs = |_: u32| std::future::pending::<Answer>();
     let mut service = TimeoutLayer::new(Duration::from_secs(1)).layer(service_fn(hangs));
     let mut cx = Context::from_waker(noop_waker_ref());
-    let counted = allocation_counter::measure(|| {
-        let mut call = std::pin::pin!(service.call(1));
-        assert!(call.as_mut().poll(&mut cx).is_pending());
-        assert!(call.as_mut().poll(&mut cx).is_pending());
-    });
-    assert_eq!(counted.count_total, 1);
+    for expected in [1, 0, 0] {
+        let counted = allocation_counter::measure(|| {
+            let mut call = std::pin::pin!(service.call(1));
+            assert!(call.as_mut().poll(&mut cx).is_pending());
+            assert!(call.as_mut().poll(&mut cx).is_pending());
+        });
+        assert_eq!(counted.count_total, expected);
+    }
 }
 
 /// A stack of five should stay under 128 bytes, so one layer may add 40.
@@ -280,7 +282,7 @@ fn a_time_out_allocates_once_for_an_answer_that_is_not() {
 fn the_response_future_is_small() {
     type Inner = Ready<Result<u64, Error<std::fmt::Error>>>;
     assert!(size_of::<ResponseFuture<Inner, buttress::ErrorsAreTransient>>() <= size_of::<Inner>() + 40);
-    assert!(size_of::<buttress::timeout::ResponseFuture<Inner>>() <= size_of::<Inner>() + 88);
+    assert!(size_of::<buttress::timeout::ResponseFuture<Inner>>() <= size_of::<Inner>() + 24);
     assert!(size_of::<buttress::red::ResponseFuture<Inner, buttress::ErrorsAreTransient>>() <= size_of::<Inner>() + 24);
     let service = CircuitBreakerLayer::new(PATIENT).layer(service_fn(dependency));
     drop(service.oneshot(1));

@@ -2,7 +2,7 @@
 
 use std::{
     cell::Cell,
-    fmt,
+    fmt, mem,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -23,14 +23,21 @@ pub(crate) struct Span {
 const UNLIMITED: u64 = u64::MAX;
 
 thread_local! {
-    /// The span in force, for as long as the future that carries it is polled.
-    static IN_FORCE: Cell<Span> = const { Cell::new(Span::NONE) };
+    /// The span in force, for as long as the future that carries it is polled. Two cells, because most calls change but one of them.
+    static AT: Cell<Instant> = const { Cell::new(Instant::NEVER) };
+    static WITHIN: Cell<u64> = const { Cell::new(UNLIMITED) };
     /// The last reading that made an instant of a length: one serves all the spans that a poll goes through.
     static READ: Cell<Instant> = const { Cell::new(Instant::NEVER) };
 }
 
 /// Puts back what was in force, also when the inner future panics.
 struct Restore(Span);
+
+/// A span that is in force until this is dropped.
+pub(crate) struct Entered {
+    own: Span,
+    outer: Restore,
+}
 
 pin_project! {
     /// A future with a deadline in force while it is polled: [`Deadline::scope`](super::Deadline::scope).
@@ -64,22 +71,32 @@ impl Span {
         self.at
     }
 
-    /// Polls with this span in force, within the one that is. A length becomes an instant if anybody reads it, or if the poll is pending.
+    /// Polls with this span in force, within the one that is. A length becomes an instant if the poll is pending.
     #[inline]
     pub(crate) fn poll<T>(&mut self, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
-        let outer = IN_FORCE.get();
-        IN_FORCE.set(outer.and(*self));
-        let mut restore = Restore(outer);
+        let entered = self.enter();
         let polled = poll();
-        // The second is for those who come later in the same poll of what is outside: they are to read the same instant.
-        if (self.within != UNLIMITED && polled.is_pending()) || (outer.within != UNLIMITED && is_read()) {
-            self.fix(&mut restore.0);
+        if polled.is_pending() {
+            *self = entered.leave_pending();
+        } else {
+            entered.leave();
         }
-        drop(restore);
         polled
     }
 
-    #[inline(never)]
+    /// For a poll with this span in force, within the one that is. Only what has to change is written: this stands on the path of every call.
+    #[inline]
+    pub(crate) fn enter(self) -> Entered {
+        let outer = in_force();
+        if self.at != Instant::NEVER {
+            AT.set(outer.at.min(self.at));
+        }
+        if self.within != UNLIMITED {
+            WITHIN.set(outer.within.min(self.within));
+        }
+        Entered { own: self, outer: Restore(outer) }
+    }
+
     fn fix(&mut self, outer: &mut Self) {
         let now = if is_read() { READ.get() } else { time::now() };
         READ.set(now);
@@ -105,20 +122,61 @@ impl Span {
 /// Whether what is in force was a length and has been read, in this very poll: it was no longer than those that it was made of.
 #[inline]
 fn is_read() -> bool {
-    IN_FORCE.get().within == UNLIMITED
+    WITHIN.get() == UNLIMITED
+}
+
+#[inline]
+fn in_force() -> Span {
+    Span { at: AT.get(), within: WITHIN.get() }
+}
+
+#[inline]
+fn put_in_force(span: Span) {
+    AT.set(span.at);
+    WITHIN.set(span.within);
 }
 
 impl Drop for Restore {
     #[inline]
     fn drop(&mut self) {
-        IN_FORCE.set(self.0);
+        put_in_force(self.0);
+    }
+}
+
+// ===== impl Entered =====
+
+impl Entered {
+    /// The poll was ready.
+    #[inline]
+    pub(crate) fn leave(mut self) {
+        if self.own.at == Instant::NEVER && !is_read() {
+            // The instant in force has not been touched.
+            WITHIN.set(self.outer.0.within);
+            mem::forget(self.outer);
+            return;
+        }
+        // Who comes later in the same poll of what is outside is to read the same instant.
+        let outer = &mut self.outer.0;
+        if outer.within != UNLIMITED && is_read() {
+            *outer = outer.read_at(READ.get());
+        }
+    }
+
+    /// The poll was pending: what the span is from now on.
+    #[inline]
+    pub(crate) fn leave_pending(mut self) -> Span {
+        let outer = &mut self.outer.0;
+        if self.own.within != UNLIMITED || (outer.within != UNLIMITED && is_read()) {
+            self.own.fix(outer);
+        }
+        self.own
     }
 }
 
 /// The deadline in force, or [`Instant::NEVER`]. A length becomes an instant here, by a reading that the caller may have taken already.
 #[inline]
 pub(crate) fn current(now: &mut Now) -> Instant {
-    let span = IN_FORCE.get();
+    let span = in_force();
     if span.within == UNLIMITED { span.at } else { read(span, now.get()) }
 }
 
@@ -126,7 +184,7 @@ pub(crate) fn current(now: &mut Now) -> Instant {
 fn read(span: Span, now: Instant) -> Instant {
     let span = span.read_at(now);
     READ.set(now);
-    IN_FORCE.set(span);
+    put_in_force(span);
     span.at
 }
 
@@ -138,7 +196,7 @@ pub(crate) fn last_reading() -> Instant {
 /// The deadline in force, if it is an instant already. Only what has waited can be late, and then it is one.
 #[inline]
 pub(crate) fn known() -> Instant {
-    IN_FORCE.get().at
+    AT.get()
 }
 
 // ===== impl Scope =====

@@ -10,10 +10,11 @@ use pin_project_lite::pin_project;
 
 use super::{
     state::{Shared, refuse_from},
-    timer::Timer,
+    timer::{self, Own, Timer},
 };
 use crate::{
     address::Link,
+    deadline::Span,
     error::{CanReject, Reason, Rejected},
 };
 
@@ -33,7 +34,6 @@ pin_project! {
             #[pin]
             inner: F,
             timer: Timer,
-            shared: Link<Shared>,
         },
         Refused {
             rejected: Rejected,
@@ -45,8 +45,8 @@ pin_project! {
 
 impl<F> ResponseFuture<F> {
     #[inline]
-    pub(super) const fn called(inner: F, limit: u64, shared: Link<Shared>) -> Self {
-        Self { state: State::Called { inner, timer: Timer::new(limit), shared } }
+    pub(super) fn called(inner: F, limit: u64, shared: Link<Shared>) -> Self {
+        Self { state: State::Called { inner, timer: Timer::new(limit, shared) } }
     }
 
     pub(super) const fn refused(rejected: Rejected) -> Self {
@@ -66,18 +66,46 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         let rejected = match state.as_mut().project() {
-            StateProj::Called { inner, timer, shared } => {
-                let reason = if timer.is_too_late() {
-                    Reason::DeadlineExceeded
-                } else {
-                    match timer.poll(|| inner.poll(cx)) {
-                        Poll::Ready(Ok(response)) => return Poll::Ready(Ok(response)),
-                        Poll::Ready(Err(error)) if !timer.has_run_out() => return Poll::Ready(Err(error)),
-                        Poll::Ready(Err(_)) => Reason::TimedOut,
-                        Poll::Pending => ready!(timer.poll_expired(cx)),
+            StateProj::Called { inner, timer } => {
+                // Two ways, the first for answers that are ready at once, and each tells them apart by itself: what meets in one variable is moved about.
+                let over = match timer.own() {
+                    Own::Within(_) if timer::is_too_late() => Poll::Ready(Reason::DeadlineExceeded),
+                    Own::Within(limit) => {
+                        let limit = Span::within_nanos(limit).enter();
+                        match inner.poll(cx) {
+                            Poll::Ready(Ok(response)) => {
+                                limit.leave();
+                                return Poll::Ready(Ok(response));
+                            }
+                            Poll::Ready(Err(error)) => {
+                                limit.leave();
+                                return Poll::Ready(Err(error));
+                            }
+                            Poll::Pending => timer.arm(limit, cx),
+                        }
+                    }
+                    Own::Until(end) => {
+                        let limit = Span::until(end).enter();
+                        match inner.poll(cx) {
+                            Poll::Ready(Ok(response)) => {
+                                limit.leave();
+                                return Poll::Ready(Ok(response));
+                            }
+                            Poll::Ready(Err(error)) => {
+                                limit.leave();
+                                if !timer.has_run_out() {
+                                    return Poll::Ready(Err(error));
+                                }
+                                Poll::Ready(Reason::TimedOut)
+                            }
+                            Poll::Pending => {
+                                limit.leave_pending();
+                                timer.poll_expired(cx)
+                            }
+                        }
                     }
                 };
-                refuse_from(shared, reason)
+                refuse_from(&timer.shared(), ready!(over))
             }
             StateProj::Refused { rejected } => return Poll::Ready(Err(E::reject(*rejected))),
             StateProj::Over => panic!("polled after it was ready"),

@@ -80,7 +80,7 @@
 //! # What it costs
 //!
 //! Nothing is allocated until a poll is pending, and no clock read but for a caller's deadline that is an instant already. A call that is pending
-//! reads the clock and makes its timer, in one allocation.
+//! reads the clock and makes its timer, in a box that each thread keeps for its next call.
 //!
 //! # Events and metrics
 //!

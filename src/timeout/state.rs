@@ -7,14 +7,12 @@ use crate::{
     address::{Home, Link, Resident},
     error::{Reason, Rejected},
     event::{EventKind, Events, Pattern},
-    sync::{AtomicU64, Ordering},
     time::nanos,
 };
 
+/// The limit itself is at hand in its [`Home`], in nanoseconds.
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// In nanoseconds; relaxed, because it stands for nothing else.
-    limit: AtomicU64,
     pub(super) covers_readiness: bool,
     pub(super) events: Events,
 }
@@ -22,17 +20,19 @@ pub(super) struct Shared {
 pub(super) fn share(settings: TimeoutSettings) -> Home<Shared> {
     let TimeoutSettings { limit, name, covers_readiness } = settings;
     let events = Events::named(Pattern::Timeout, name);
-    Home::new(Shared { limit: AtomicU64::new(nanos(limit)), covers_readiness, events })
+    let home = Home::new(Shared { covers_readiness, events });
+    home.set_limit(limit);
+    home
 }
 
-impl Shared {
+impl Home<Shared> {
     #[inline]
     pub(super) fn limit(&self) -> u64 {
-        self.limit.load(Ordering::Relaxed)
+        self.at_hand()
     }
 
     pub(super) fn set_limit(&self, limit: Duration) {
-        self.limit.store(nanos(limit), Ordering::Relaxed);
+        self.put_at_hand(nanos(limit));
     }
 }
 
