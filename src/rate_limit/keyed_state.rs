@@ -218,6 +218,28 @@ impl<K: Hash + Eq + Clone> KeyedLimiter<K> {
         }
     }
 
+    /// Gives back what was taken just now, also of what those without a place share.
+    #[cold]
+    pub(super) fn give_back(&self, key: &K, units: u64, taken_at: Instant) {
+        let now = taken_at.as_nanos();
+        match &self.used {
+            Used::Buckets(buckets) => {
+                let time = buckets.rate.get().time_of_any(units);
+                let refund = |full_at: &mut u64| *full_at = full_at.saturating_sub(time);
+                if buckets.cells.look(key, refund).is_none() {
+                    refund(&mut buckets.others.lock());
+                }
+            }
+            Used::Ledgers(ledgers) => {
+                let limits = ledgers.limits();
+                let refund = |ledger: &mut Ledger| ledger.refund(&limits, now, units, now);
+                if ledgers.cells.look(key, refund).is_none() {
+                    refund(&mut ledgers.others.lock());
+                }
+            }
+        }
+    }
+
     pub(super) fn pause(&self, key: &K, wait: Duration) {
         let (now, wait) = (time::now().as_nanos(), time::nanos(wait));
         match &self.used {
@@ -364,6 +386,25 @@ impl<K: Hash + Eq + Clone> Ledgers<K> {
                 limiter.homeless();
                 go(&mut self.others.lock())
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where another call takes the last unit of all in between, which no test can time.
+    #[test]
+    fn what_is_given_back_of_a_key_without_a_place_comes_to_what_those_share() {
+        let bucket = RateLimitSettings::token_bucket(Quota::per_day(5)).max_keys(1);
+        for settings in [bucket, RateLimitSettings::sliding_log(Quota::per_day(5)).max_keys(1)] {
+            let (limiter, now) = (KeyedLimiter::<u64>::new(settings).unwrap(), time::now());
+            assert_eq!(limiter.take_at(&1, now, 1), Ok(()));
+            assert_eq!(limiter.take_at(&2, now, 5), Ok(()));
+            limiter.give_back(&2, 5, now);
+            limiter.give_back(&1, 1, now);
+            assert_eq!([1, 3].map(|key| limiter.take_at(&key, now, 5)), [Ok(()); 2]);
         }
     }
 }
