@@ -91,8 +91,8 @@ impl Counter {
     pub(super) fn look(&self, now: u64, units: u64) -> u64 {
         let rate = self.rate.get();
         let (units, further) = in_one_window(&rate, units);
-        let wait = self.see().counter.look(&rate, now, units).err().unwrap_or(0).saturating_add(further);
-        wait.max(self.pause_left(now))
+        let wait = self.see().counter.look(&rate, now, units).err().unwrap_or(0);
+        wait.max(self.pause_left(now)).saturating_add(further)
     }
 
     /// A clock that was put back ends a pause.
@@ -109,6 +109,8 @@ impl Counter {
     }
 
     pub(super) fn pause(&self, now: u64, wait: u64) {
+        // One of a clock that was put back is over.
+        self.pause_left(now);
         self.paused_since.store(now, Ordering::Relaxed);
         self.paused_until.fetch_max(now.saturating_add(wait.min(LONGEST)), Ordering::Release);
     }
@@ -191,4 +193,19 @@ impl Counter {
 fn left(rate: &Rate, mut counter: SlidingCounter, now: u64) -> u64 {
     let since = counter.slide(rate, now);
     rate.units.saturating_sub(counter.used(rate, since))
+}
+
+#[cfg(all(test, not(buttress_loom)))]
+mod tests {
+    use super::*;
+    use crate::rate_limit::{policy::RateLimitSettings, quota::Quota};
+
+    #[test]
+    fn a_pause_after_the_clock_was_put_back_is_as_long_as_it_says() {
+        let limits = RateLimitSettings::sliding_counter(Quota::per_second(5)).check().unwrap();
+        let (counter, start) = (Counter::new(&limits[0]), 1 << 62);
+        counter.pause(start + 1_000_000 * STEP, STEP);
+        counter.pause(start, 100 * STEP);
+        assert_eq!(counter.look(start, 1), 100 * STEP);
+    }
 }

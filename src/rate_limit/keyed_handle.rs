@@ -218,6 +218,7 @@ impl<K: Hash + Eq + Clone> KeyedRateLimitHandle<K> {
 
     /// Another quota for every key from now on, of several limits for the first. What has been used stays used, as for
     /// [one limiter](RateLimitHandle::set_quota). Every key is visited, so this takes time in proportion to their number.
+    /// Of a pause or a debt, what is left may be cut short if it is less than a burst of the old quota takes.
     ///
     /// # Errors
     ///

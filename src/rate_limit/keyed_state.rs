@@ -283,10 +283,14 @@ impl<K: Hash + Eq + Clone> KeyedLimiter<K> {
                 if name.is_some_and(|name| name != buckets.name) {
                     return Err(UNKNOWN);
                 }
-                let rate = Algorithm::TokenBucket.check(quota)?;
+                let (old, rate) = (buckets.rate.get(), Algorithm::TokenBucket.check(quota)?);
                 buckets.rate.set(rate);
-                let (now, horizon) = (time::now().as_nanos(), buckets.horizon.load(Ordering::Acquire));
-                let requote = |full_at: &mut u64| *full_at = token_bucket::requoted(&rate, *full_at, now, horizon);
+                let now = time::now().as_nanos();
+                let requote = |full_at: &mut u64| {
+                    // Each key for itself: how far any of them is ahead says nothing of the others.
+                    let is_put_ahead = token_bucket::owed(*full_at, now) > old.whole;
+                    *full_at = token_bucket::requoted(&rate, *full_at, now, is_put_ahead);
+                };
                 buckets.cells.change_all(requote);
                 requote(&mut buckets.others.lock());
             }
@@ -300,6 +304,9 @@ impl<K: Hash + Eq + Clone> KeyedLimiter<K> {
                 let limit = place.and_then(|place| changed.get_mut(place)).ok_or(UNKNOWN)?;
                 limit.rate = limit.algorithm.check(quota)?;
                 *limits = changed.into();
+                let (limits, now) = (Arc::clone(&limits), time::now().as_nanos());
+                ledgers.cells.change_all(|ledger| ledger.requote(&limits, now));
+                ledgers.others.lock().requote(&limits, now);
             }
         }
         Ok(())

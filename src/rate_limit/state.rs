@@ -275,6 +275,7 @@ impl Limiter {
                 };
                 let limit = limit.ok_or(UNKNOWN)?;
                 limit.rate = limit.algorithm.check(quota)?;
+                book.with(|limits, ledger| ledger.requote(limits, time::now().as_nanos()));
             }
         }
         Ok(())
