@@ -169,9 +169,10 @@ impl RateLimitHandle {
         Ok(())
     }
 
-    /// With `true` what would be refused passes, and is only reported. It takes nothing then.
+    /// With `true` what would be refused passes, and is only reported. It takes nothing then. Who waits in line is let go.
     pub fn shadow(&self, shadow: bool) {
         self.limiter.set_shadow(shadow);
+        account::review(&self.limiter);
     }
 
     /// Where it stands.

@@ -171,6 +171,7 @@ impl<K: Hash + Eq + Clone> KeyedRateLimitHandle<K> {
 }
 
 /// Who refuses.
+#[derive(Clone, Copy)]
 enum By {
     Key(Refused),
     All(Refused),
@@ -252,7 +253,15 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> LimitStore<K> for KeyedRateLi
 
     #[inline]
     fn take(&self, key: &K, cost: u64) -> Taken<Self::Later> {
-        Taken::Now(self.try_acquire(key, cost))
+        match self.take(key, cost) {
+            Ok(()) => Taken::Now(Ok(())),
+            Err(refused) => match self.refuse(refused) {
+                // One of both has been paid. What is given back to the one in shadow too makes its figures a little too good, and harms no call.
+                Ok(()) if self.all.is_some() && !matches!(refused, By::Both(..)) => Taken::Now(Ok(())),
+                Ok(()) => Taken::Unpaid,
+                Err(rejected) => Taken::Now(Err(rejected)),
+            },
+        }
     }
 
     fn decisions(&self, key: &K) -> Option<Decisions> {

@@ -71,6 +71,10 @@ pub(super) trait Gate: Send + Sync + 'static {
     fn line(&self) -> &Line;
     /// Takes so many units, or says how long to wait, or [`u64::MAX`] when there are never so many at once.
     fn take(&self, now: Instant, cost: u64) -> Result<(), u64>;
+    /// Whether there are ever so many units at once.
+    fn fits(&self, cost: u64) -> bool;
+    /// Whether what would be refused passes, so that nobody need wait.
+    fn lets_all_pass(&self) -> bool;
     /// How long so many units would have to wait.
     fn ahead(&self, now: Instant, units: u64) -> u64;
     /// Takes back what was granted and not used.
@@ -132,8 +136,10 @@ pub(super) fn join<G: Gate>(gate: &Arc<G>, now: Instant, cost: u64, patience: Pa
             Ok(()) => return Joined::Granted,
             Err(wait) => wait,
         }
-    } else {
+    } else if gate.fits(cost) {
         gate.ahead(now, state.units.saturating_add(cost))
+    } else {
+        u64::MAX
     };
     let gives_up = patience.gives_up();
     if wait == u64::MAX || now.as_nanos().saturating_add(wait) > gives_up.as_nanos() {
@@ -358,10 +364,13 @@ impl State {
     }
 
     fn review<G: Gate>(&mut self, gate: &G, now: Instant, wakers: &mut Vec<Waker>) {
-        let mut units = 0_u64;
+        let (mut units, lets_all_pass) = (0_u64, gate.lets_all_pass());
         self.drop_where(wakers, |waiter| {
+            if !gate.fits(waiter.cost) {
+                return Some(u64::MAX);
+            }
             let wait = gate.ahead(now, units.saturating_add(waiter.cost));
-            let too_late = now.as_nanos().saturating_add(wait) > waiter.gives_up.as_nanos();
+            let too_late = lets_all_pass || now.as_nanos().saturating_add(wait) > waiter.gives_up.as_nanos();
             if !too_late {
                 units = units.saturating_add(waiter.cost);
             }

@@ -182,7 +182,10 @@ mod tests {
     fn many_units_take_as_long_as_one_after_the_other() {
         for quota in [Quota::per_second(3).burst(1000), Quota::per_second(7), Quota::per_second(10_u64.pow(12))] {
             let rate = quota.check().unwrap();
-            assert_eq!((rate.time_of(1), rate.time_of(5), rate.time_of(rate.burst)), (rate.each, 5 * rate.each, rate.whole));
+            assert_eq!(
+                (rate.time_of(1), rate.time_of(5), rate.time_of(rate.burst)),
+                (rate.each, 5 * rate.each, rate.whole)
+            );
             assert_eq!(rate.time_of_any(u64::MAX), LONGEST);
         }
     }

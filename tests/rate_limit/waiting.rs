@@ -245,6 +245,66 @@ async fn a_cost_that_can_never_be_paid_does_not_wait() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cost_that_can_never_be_paid_does_not_wait_behind_others_either() {
+    for algorithm in ALGORITHMS {
+        let handle = RateLimitHandle::try_new(algorithm(Quota::per_second(5)).max_wait(Duration::MAX)).unwrap();
+        let service = handle.layer().waiting().cost(|cost: &u32| u64::from(*cost)).layer(Probe::new().0);
+        let call = |cost| -> Call { Box::pin(service.clone().oneshot(cost)) };
+        assert!(handle.check(5).allowed);
+        let (mut small, mut large) = (call(1), call(5));
+        assert!(polled(&mut small, &Arc::default()).is_pending());
+        assert!(polled(&mut large, &Arc::default()).is_pending());
+        let Poll::Ready(refused) = polled(&mut call(6), &Arc::default()) else { panic!("it waits: {handle:?}") };
+        assert_eq!(rejected(refused).reason(), Reason::CostTooHigh);
+        // Nor does one that can never be paid any more.
+        handle.set_quota(Quota::per_second(4)).unwrap();
+        let Poll::Ready(refused) = polled(&mut large, &Arc::default()) else { panic!("it waits: {handle:?}") };
+        assert_eq!(rejected(refused).reason(), Reason::CostTooHigh);
+        assert_eq!((small.await, handle.snapshot().waiting), (Ok(1), 0));
+    }
+}
+
+/// What is only counted from now on keeps nobody in line.
+#[tokio::test(start_paused = true)]
+async fn shadow_mode_lets_go_who_waits_already() {
+    let heard = Arc::new(AtomicUsize::new(0));
+    let told = Arc::clone(&heard);
+    let handle = RateLimitHandle::try_new(STEADY).unwrap();
+    handle.on_event(move |event| {
+        if let buttress::EventKind::Rejected { shadow: true, .. } = event.kind {
+            told.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let call = caller(&handle);
+    handle.pause(3600 * SECOND);
+    let mut tasks: Vec<_> = (0..5).map(|n| tokio::spawn(call(n))).collect();
+    let mut paced = handle.layer().backpressure().layer(Probe::new().0);
+    tasks.push(tokio::spawn(async move { paced.ready().await.unwrap().call(5).await }));
+    tokio::task::yield_now().await;
+    assert_eq!(handle.snapshot().waiting, 6);
+    let begin = Instant::now();
+    handle.shadow(true);
+    for task in tasks {
+        assert!(task.await.unwrap().is_ok());
+    }
+    assert_eq!((begin.elapsed(), heard.load(Ordering::SeqCst)), (Duration::ZERO, 6));
+}
+
+/// The second of the line has to wait for the end of the pause and a window more.
+#[tokio::test(start_paused = true)]
+async fn the_wait_behind_others_is_exact_during_a_pause() {
+    for algorithm in ALGORITHMS {
+        let handle = RateLimitHandle::try_new(algorithm(Quota::per_second(1)).max_wait(10 * SECOND)).unwrap();
+        let call = caller(&handle);
+        handle.pause(10 * SECOND);
+        let mut first = call(1);
+        assert!(polled(&mut first, &Arc::default()).is_pending());
+        let Poll::Ready(refused) = polled(&mut call(2), &Arc::default()) else { panic!("in vain: {handle:?}") };
+        assert_eq!(rejected(refused).retry_after(), Some(SECOND), "{handle:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_large_cost_at_the_head_is_not_passed_by() {
     let settings = Settings::token_bucket(Quota::per_second(10)).max_wait(Duration::MAX);
     let layer = RateLimitLayer::new(settings).waiting().cost(|cost: &u32| u64::from(*cost));
@@ -424,8 +484,19 @@ async fn when_the_line_is_full_readiness_comes_at_once_and_the_answer_is_a_refus
     assert!(waits.poll().is_pending());
     drop(waits);
     assert_eq!(layer.handle().snapshot().waiting, 1);
-    let refused = services[2].ready().await.unwrap().call(7).await;
+    let heard = Arc::new(AtomicUsize::new(0));
+    let told = Arc::clone(&heard);
+    layer.handle().on_event(move |_| {
+        told.fetch_add(1, Ordering::SeqCst);
+    });
+    // Asked several times it is still one call that is refused, and one that is never made is none.
+    for _ in 0..3 {
+        services[2].ready().await.unwrap();
+    }
+    assert_eq!(heard.load(Ordering::SeqCst), 0);
+    let refused = services[2].call(7).await;
     assert_eq!(rejected(refused).reason(), Reason::RateLimited);
+    assert_eq!(heard.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test(start_paused = true)]
