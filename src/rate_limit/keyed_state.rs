@@ -150,7 +150,11 @@ impl<K: Hash + Eq + Clone> KeyedLimiter<K> {
         match &self.used {
             Used::Buckets(buckets) => {
                 let rate = buckets.rate.get();
-                let full_at = buckets.cells.look(key, |full_at| *full_at).unwrap_or(0);
+                let full_at = match buckets.cells.look(key, |full_at| *full_at) {
+                    Some(full_at) => full_at,
+                    None if buckets.cells.has_room(key, |full_at| *full_at <= now) => 0,
+                    None => *buckets.others.lock(),
+                };
                 let full_at = buckets.rebased(&rate, full_at, now).unwrap_or(full_at);
                 let wait = if cost > rate.burst { NEVER } else { ahead(&rate, full_at, now, cost) };
                 let limit = Limit { name: buckets.name, algorithm: Algorithm::TokenBucket, rate };
@@ -159,8 +163,14 @@ impl<K: Hash + Eq + Clone> KeyedLimiter<K> {
             }
             Used::Ledgers(ledgers) => {
                 let limits = ledgers.limits();
-                let known = ledgers.cells.look(key, |ledger| ledger.decisions(&limits, now, cost));
-                known.unwrap_or_else(|| Ledger::new(&limits).decisions(&limits, now, cost))
+                let look = |ledger: &mut Ledger| ledger.decisions(&limits, now, cost);
+                match ledgers.cells.look(key, look) {
+                    Some(known) => known,
+                    None if ledgers.cells.has_room(key, |ledger| ledger.is_full(&limits, now)) => {
+                        look(&mut Ledger::new(&limits))
+                    }
+                    None => look(&mut ledgers.others.lock()),
+                }
             }
         }
     }
