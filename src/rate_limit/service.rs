@@ -35,7 +35,7 @@ pub struct RateLimit<S, C = OneUnit, M = Refusing, A = Nothing> {
 
 /// What a request takes of the quota, in units. A closure wants its argument spelled out, `|request: &Request| ..`.
 pub trait RequestCost<Req> {
-    /// What this request costs. A cost of zero always passes.
+    /// What this request costs. A cost of zero takes nothing, and passes unless there is a pause, a debt, or somebody in line.
     fn cost(&self, request: &Req) -> u64;
 }
 

@@ -370,6 +370,34 @@ fn a_runtime_that_ends_takes_nobody_else_along() {
     assert_eq!(other.block_on(second).unwrap(), Ok(2));
 }
 
+/// A runtime of one thread that nobody drives any more, and that is kept, fires no timers: who waits in another does not depend on it.
+#[test]
+fn a_runtime_that_stands_still_holds_up_nobody_else() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let handle = RateLimitHandle::try_new(STEADY).unwrap();
+    let call = caller(&handle);
+    assert!(handle.check(1).allowed);
+    let (mut first, second) = (call(1), call(2));
+    let one = runtime();
+    one.block_on(async { assert!(polled(&mut first, &Arc::default()).is_pending()) });
+    let (stands, stands_still) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(move || {
+            let other = runtime();
+            let mut second = other.block_on(async { tokio_test::task::spawn(second) });
+            assert!(other.block_on(async { second.poll() }).is_pending());
+            stands_still.recv().unwrap();
+            other.block_on(async { tokio::time::timeout(SECOND, second).await })
+        });
+        while handle.snapshot().waiting < 2 {
+            std::thread::yield_now();
+        }
+        assert_eq!(one.block_on(first), Ok(1));
+        stands.send(()).unwrap();
+        assert_eq!(waits.join().unwrap(), Ok(Ok(2)));
+    });
+}
+
 /// What was asked is admitted, refused or given back, whoever is cancelled when.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_lost_under_random_cancellation() {
