@@ -260,6 +260,24 @@ async fn a_key_that_somebody_waits_for_does_not_leave() {
     assert_eq!(waits.await.unwrap(), Ok(1));
 }
 
+/// With its quota, and although it is full.
+#[tokio::test(start_paused = true)]
+async fn a_key_whose_handle_is_kept_does_not_leave() {
+    let settings = Settings::token_bucket(Quota::per_second(1)).max_keys(2);
+    let layer = KeyedWaitingLayer::new(settings, |n: &u32| *n);
+    let kept = layer.handle().limiter(1);
+    kept.set_quota(Quota::per_second(7)).unwrap();
+    for other in 2..20 {
+        let _ = layer.handle().limiter(other);
+    }
+    assert_eq!(layer.handle().limiter(1).peek().limit, 7);
+    drop(kept);
+    for other in 2..20 {
+        let _ = layer.handle().limiter(other);
+    }
+    assert_eq!(layer.handle().limiter(1).peek().limit, 1);
+}
+
 // ===== a store that answers later =====
 
 /// The limits of a handle, a hundred milliseconds away.

@@ -140,3 +140,39 @@ async fn who_hears_late_of_a_turn_gets_nothing_back_that_counts_no_more() {
     assert!(call.poll().is_ready());
     assert!(!handle.check(1).allowed, "that one is used");
 }
+
+/// By a layer with keys, and by a service that was ready for long.
+#[tokio::test(start_paused = true)]
+async fn who_answers_late_gives_nothing_back_that_counts_no_more() {
+    let log = Settings::sliding_log(Quota::per_second(1));
+    let slow = service_fn(async |n: u64| {
+        tokio::time::sleep(2 * SECOND).await;
+        Ok::<_, BoxError>(n)
+    });
+    let layer = KeyedRateLimitLayer::new(log, |n: &u64| *n).after(ActualCost(|_: &u64| 0));
+    let handle = layer.handle();
+    let call = tokio::spawn(layer.layer(slow).oneshot(7));
+    tokio::time::sleep(SECOND + SECOND / 2).await;
+    assert!(handle.check(&7, 1).allowed);
+    assert!(call.await.unwrap().is_ok());
+    assert!(!handle.check(&7, 1).allowed);
+
+    let layer = RateLimitLayer::new(log).after(ActualCost(|_: &u64| 0)).backpressure();
+    let mut service = layer.layer(echo());
+    service.ready().await.unwrap();
+    advance(SECOND).await;
+    assert!(layer.handle().check(1).allowed);
+    assert!(service.call(7).await.is_ok());
+    assert!(!layer.handle().check(1).allowed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limit_of_all_keys_has_the_same_account() {
+    let all = RateLimitHandle::try_new(TOKENS.name("all")).unwrap();
+    let layer = KeyedRateLimitLayer::new(TOKENS, |n: &u64| *n).cost(|_: &u64| 100);
+    let layer = layer.and_all(&all).after(ActualCost(|answer: &u64| *answer));
+    for (actual, remaining) in [(150, 850), (20, 830)] {
+        assert!(layer.layer(echo()).oneshot(actual).await.is_ok());
+        assert_eq!(all.peek().remaining, remaining);
+    }
+}

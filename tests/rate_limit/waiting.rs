@@ -304,6 +304,96 @@ async fn the_wait_behind_others_is_exact_during_a_pause() {
     }
 }
 
+/// Those in line hear of whatever is done to the limiter: who gains by it goes, and who cannot be served in time any more leaves.
+#[tokio::test(start_paused = true)]
+async fn those_in_line_hear_at_once_of_what_is_done_to_the_limiter() {
+    let settings = Settings::token_bucket(Quota::per_second(10)).max_wait(SECOND - STEP);
+    let in_line = |handle: &RateLimitHandle| {
+        assert!(handle.check(5).allowed);
+        let service = handle.layer().waiting().cost(|cost: &u32| u64::from(*cost)).layer(Probe::new().0);
+        let mut call: Call = Box::pin(service.oneshot(10));
+        assert!(polled(&mut call, &Arc::default()).is_pending());
+        call
+    };
+    let changes: [(fn(&RateLimitHandle), bool); 4] = [
+        (|handle| handle.charge(5), false),
+        (RateLimitHandle::drain, false),
+        (|handle| handle.pause(SECOND), false),
+        (RateLimitHandle::reset, true),
+    ];
+    for (change, passes) in changes {
+        let handle = RateLimitHandle::try_new(settings).unwrap();
+        let mut call = in_line(&handle);
+        change(&handle);
+        let Poll::Ready(answer) = polled(&mut call, &Arc::default()) else { panic!("it waits: {handle:?}") };
+        assert_eq!(answer.is_ok(), passes);
+    }
+    // A booking that is taken back.
+    let handle = RateLimitHandle::try_new(STEADY).unwrap();
+    let (call, begin) = (caller(&handle), Instant::now());
+    let booked: Vec<_> = (0..20).map(|_| handle.reserve(1).unwrap()).collect();
+    let waits = tokio::spawn(call(7));
+    tokio::task::yield_now().await;
+    booked.into_iter().rev().for_each(drop);
+    assert_eq!((waits.await.unwrap(), begin.elapsed()), (Ok(7), Duration::ZERO));
+}
+
+/// A lesser quota, which adds up along the line.
+#[tokio::test(start_paused = true)]
+async fn a_lesser_quota_sends_away_those_at_the_end_of_the_line() {
+    let handle = RateLimitHandle::try_new(STEADY.max_wait(SECOND)).unwrap();
+    let call = caller(&handle);
+    assert!(handle.check(1).allowed);
+    let mut calls: Vec<_> = (0..5).map(&call).collect();
+    for call in &mut calls {
+        assert!(polled(call, &Arc::default()).is_pending());
+    }
+    handle.set_quota(Quota::per_second(2).burst(1)).unwrap();
+    let stay = calls.iter_mut().map(|call| polled(call, &Arc::default()).is_pending()).collect::<Vec<_>>();
+    assert_eq!(stay, [true, true, false, false, false]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_stands_behind_a_large_cost_goes_when_that_leaves() {
+    let handle = RateLimitHandle::try_new(Settings::token_bucket(Quota::per_second(10))).unwrap();
+    let service = handle.layer().waiting().cost(|cost: &u32| u64::from(*cost)).layer(Probe::new().0);
+    let call = |cost| -> Call { Box::pin(service.clone().oneshot(cost)) };
+    assert!(handle.check(5).allowed);
+    let (mut large, mut small) = (call(10), call(1));
+    assert!(polled(&mut large, &Arc::default()).is_pending() && polled(&mut small, &Arc::default()).is_pending());
+    drop(large);
+    assert_eq!(polled(&mut small, &Arc::default()), Poll::Ready(Ok(1)));
+}
+
+/// Bookings push the line back, which it does not see at once; who has a deadline is told when that is over, and not when its turn comes.
+#[tokio::test(start_paused = true)]
+async fn who_is_late_is_told_at_its_deadline_and_not_at_its_turn() {
+    let handle = RateLimitHandle::try_new(STEADY).unwrap();
+    let call = caller(&handle);
+    assert!(handle.check(1).allowed);
+    let patient = tokio::spawn(call(1));
+    tokio::task::yield_now().await;
+    let begin = Instant::now();
+    let hurried = tokio::spawn(Deadline::after(3 * STEP).scope(call(2)));
+    tokio::task::yield_now().await;
+    (0..20).for_each(|_| handle.reserve(1).unwrap().keep());
+    assert_eq!(rejected(hurried.await.unwrap()).reason(), Reason::RateLimited);
+    assert!(begin.elapsed() < 4 * STEP, "{:?}", begin.elapsed());
+    assert_eq!(patient.await.unwrap(), Ok(1));
+}
+
+/// Of two limits, the one that can never pay refuses, and not the one that could later.
+#[tokio::test(start_paused = true)]
+async fn who_can_never_pass_hears_of_the_limit_that_can_never_pay() {
+    let settings =
+        Settings::token_bucket(Quota::per_second(10)).and(Settings::sliding_log(Quota::per_day(5)).name("day"));
+    let handle = RateLimitHandle::try_new(settings).unwrap();
+    handle.drain();
+    let service = handle.layer().waiting().cost(|cost: &u32| u64::from(*cost)).layer(Probe::new().0);
+    let refused = rejected(service.oneshot(6).await);
+    assert_eq!((refused.policy(), refused.reason()), ("day", Reason::CostTooHigh));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_large_cost_at_the_head_is_not_passed_by() {
     let settings = Settings::token_bucket(Quota::per_second(10)).max_wait(Duration::MAX);
