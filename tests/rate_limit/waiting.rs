@@ -474,7 +474,7 @@ fn a_runtime_that_stands_still_holds_up_nobody_else() {
     std::thread::scope(|scope| {
         let waits = scope.spawn(move || {
             let other = runtime();
-            let mut second = other.block_on(async { tokio_test::task::spawn(second) });
+            let mut second = tokio_test::task::spawn(second);
             assert!(other.block_on(async { second.poll() }).is_pending());
             stands_still.recv().unwrap();
             other.block_on(async { tokio::time::timeout(SECOND, second).await })
