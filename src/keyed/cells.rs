@@ -123,6 +123,21 @@ impl<K: Hash + Eq + Clone, V> Cells<K, V> {
         Some(look(&mut entry.value))
     }
 
+    /// Whether there is a place for this key, which has none. Who is idle and in its way leaves, as when it comes.
+    #[cold]
+    pub(crate) fn has_room(&self, key: &K, is_idle: impl Fn(&mut V) -> bool) -> bool {
+        let (_, shard) = self.find(key);
+        // Dropped after the lock.
+        let mut left = Vec::new();
+        let mut table = shard.table.lock();
+        if table.entries.len() >= shard.room {
+            table.sweep(LOOKED_AT, ASKED, &is_idle, &mut left);
+        }
+        let has_room = table.entries.len() < shard.room;
+        drop(table);
+        has_room
+    }
+
     /// Changes every value. Each shard is locked in its turn, for as long as its values take.
     pub(crate) fn change_all(&self, change: impl Fn(&mut V)) {
         for shard in &self.shards {

@@ -15,8 +15,8 @@ pub struct Own {
 }
 
 impl Own {
-    pub(super) fn new(limiter: Shared<Limiter>) -> Self {
-        Self { limiter, taken_at: time::now() }
+    pub(super) const fn new(limiter: Shared<Limiter>, taken_at: Instant) -> Self {
+        Self { limiter, taken_at }
     }
 }
 

@@ -95,7 +95,7 @@ impl Bucket {
     pub(super) fn set_rate(&self, now: u64, rate: Rate) {
         self.rate.set(rate);
         let horizon = self.horizon.load(Ordering::Acquire);
-        let _ = self.change(&rate, now, |full_at| Ok(token_bucket::requoted(&rate, full_at, now, horizon)));
+        let _ = self.change(&rate, now, |full_at| Ok(token_bucket::requoted(&rate, full_at, now, full_at <= horizon)));
     }
 
     /// Lets a call of this cost pass, or says how long it would have to wait.
@@ -161,6 +161,7 @@ impl Bucket {
 
     pub(super) fn refill(&self) {
         self.full_at.store(0, Ordering::Relaxed);
+        self.horizon.store(0, Ordering::Release);
     }
 
     /// Takes the units whether they are there or not, for a use as late as that makes it.

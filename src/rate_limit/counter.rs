@@ -91,8 +91,8 @@ impl Counter {
     pub(super) fn look(&self, now: u64, units: u64) -> u64 {
         let rate = self.rate.get();
         let (units, further) = in_one_window(&rate, units);
-        let wait = self.see().counter.look(&rate, now, units).err().unwrap_or(0).saturating_add(further);
-        wait.max(self.pause_left(now))
+        let wait = self.see().counter.look(&rate, now, units).err().unwrap_or(0);
+        wait.max(self.pause_left(now)).saturating_add(further)
     }
 
     /// A clock that was put back ends a pause.
@@ -109,6 +109,8 @@ impl Counter {
     }
 
     pub(super) fn pause(&self, now: u64, wait: u64) {
+        // One of a clock that was put back is over.
+        self.pause_left(now);
         self.paused_since.store(now, Ordering::Relaxed);
         self.paused_until.fetch_max(now.saturating_add(wait.min(LONGEST)), Ordering::Release);
     }
@@ -155,18 +157,22 @@ impl Counter {
         loop {
             let seen = self.see();
             let mut after = seen.counter;
-            let answer = match to(&mut after) {
-                Ok(answer) => answer,
-                // What was seen may be the counts of one window with the beginning of a later one.
-                Err(_) if self.word.load(Ordering::Acquire) != seen.word => continue,
-                Err(wait) => return Err(wait),
+            let answer = to(&mut after);
+            // What was seen may be the counts of one window with the beginning of a later one.
+            if answer.is_err() && self.word.load(Ordering::Acquire) != seen.word {
+                continue;
+            }
+            let answer = match answer {
+                // A clock that was put back is to be remembered, or each refusal would begin the wait anew.
+                Err(wait) if after.began >= seen.counter.began => return Err(wait),
+                answer => answer,
             };
             let number = if after.began == seen.counter.began { seen.number } else { self.announce(seen, after.began) };
             let word =
                 number << (2 * BITS) | after.before.min(LARGEST_COUNT) << BITS | after.present.min(LARGEST_COUNT);
             // Release: who sees the number sees when its window began.
             if self.word.compare_exchange_weak(seen.word, word, Ordering::Release, Ordering::Relaxed).is_ok() {
-                return Ok((answer, after));
+                return answer.map(|answer| (answer, after));
             }
         }
     }
@@ -174,7 +180,14 @@ impl Counter {
     #[cold]
     fn announce(&self, seen: Seen, began: u64) -> u64 {
         let number = (seen.number + 1) & 0xFFFF;
-        self.began[(number & 1) as usize].store(began, Ordering::Relaxed);
+        let places = [&self.began[(number & 1) as usize], &self.began[(seen.number & 1) as usize]];
+        if began > seen.counter.began {
+            // Who was held up while others went on must not take the window of today back: what counts in it would be forgotten.
+            places[0].fetch_max(began, Ordering::Relaxed);
+        } else {
+            // The clock was put back, for the window after this one too.
+            places.iter().for_each(|place| place.store(began, Ordering::Relaxed));
+        }
         number
     }
 
@@ -191,4 +204,44 @@ impl Counter {
 fn left(rate: &Rate, mut counter: SlidingCounter, now: u64) -> u64 {
     let since = counter.slide(rate, now);
     rate.units.saturating_sub(counter.used(rate, since))
+}
+
+#[cfg(all(test, not(buttress_loom)))]
+mod tests {
+    use super::*;
+    use crate::rate_limit::{policy::RateLimitSettings, quota::Quota};
+
+    /// A thread that is held up between its look and its word, for windows.
+    #[test]
+    fn who_is_held_up_takes_no_window_back() {
+        let limits = RateLimitSettings::sliding_counter(Quota::per_second(5)).check().unwrap();
+        let (counter, start) = (Counter::new(&limits[0]), 1 << 62);
+        let seen = counter.see();
+        assert_eq!(counter.take(start + 5 * STEP, 5, None), Ok(0));
+        counter.announce(seen, start);
+        assert!(counter.take(start + 5 * STEP, 1, None).is_err());
+    }
+
+    /// The first refusal is remembered, so that the second is not told to wait as long again.
+    #[test]
+    fn a_clock_that_was_put_back_makes_nobody_wait_for_it() {
+        let limits = RateLimitSettings::sliding_counter(Quota::per_second(5)).check().unwrap();
+        let (counter, start) = (Counter::new(&limits[0]), 1 << 62);
+        for now in [start + 100 * STEP, start + 101 * STEP] {
+            let _ = counter.take(now, 1, None);
+        }
+        assert_eq!(counter.take(start, 5, None).map_err(|refused| refused.wait <= 2 * STEP), Err(true));
+        for window in 1..10 {
+            assert_eq!(counter.take(start + 2 * window * STEP, 5, None), Ok(0));
+        }
+    }
+
+    #[test]
+    fn a_pause_after_the_clock_was_put_back_is_as_long_as_it_says() {
+        let limits = RateLimitSettings::sliding_counter(Quota::per_second(5)).check().unwrap();
+        let (counter, start) = (Counter::new(&limits[0]), 1 << 62);
+        counter.pause(start + 1_000_000 * STEP, STEP);
+        counter.pause(start, 100 * STEP);
+        assert_eq!(counter.look(start, 1), 100 * STEP);
+    }
 }

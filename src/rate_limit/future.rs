@@ -20,7 +20,7 @@ use crate::{
     deadline,
     error::{CanReject, Rejected},
     shared::Shared,
-    time::Now,
+    time::{self, Instant, Now},
 };
 
 pin_project! {
@@ -131,26 +131,26 @@ where
 }
 
 impl<S, Req, A> Waiting<S, Req, A> {
-    /// Until it may go.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Rejected>> {
+    /// Until it may go: since when it has what it costs, or `None` when it has paid nothing.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Instant>, Rejected>> {
         let (limiter, cost) = (self.limiter.value(), self.cost);
         let refused = match &mut self.ticket {
             Some(ticket) => match ready!(ticket.poll(cx)) {
-                Ok(_) => return Poll::Ready(Ok(())),
+                Ok(taken_at) => return Poll::Ready(Ok(Some(taken_at))),
                 Err(wait) => wait,
             },
             None => {
-                if limiter.is_shadow() {
-                    return Poll::Ready(self.pass_in_shadow());
-                }
                 let mut now = Now::when_asked();
+                if limiter.is_shadow() {
+                    return Poll::Ready(self.pass_in_shadow(now.get()));
+                }
                 if limiter.line.is_empty() && limiter.take_at(now.get(), cost).is_ok() {
-                    return Poll::Ready(Ok(()));
+                    return Poll::Ready(Ok(Some(now.get())));
                 }
                 let deadline = deadline::current(&mut now);
                 let patience = Patience { max_wait: now.get().saturating_add(limiter.max_wait), deadline };
                 match Ticket::draw(limiter, now.get(), cost, patience, cx) {
-                    Received::Granted(_) => return Poll::Ready(Ok(())),
+                    Received::Granted(taken_at) => return Poll::Ready(Ok(Some(taken_at))),
                     Received::Waits(ticket) => {
                         self.ticket = Some(ticket);
                         return Poll::Pending;
@@ -159,15 +159,15 @@ impl<S, Req, A> Waiting<S, Req, A> {
                 }
             }
         };
-        Poll::Ready(limiter.refuse(limiter.refusal(refused, cost)).map_or(Ok(()), Err))
+        Poll::Ready(limiter.refuse(limiter.refusal(refused, cost)).map_or(Ok(None), Err))
     }
 
     /// Nobody waits for what is only counted.
     #[cold]
-    fn pass_in_shadow(&self) -> Result<(), Rejected> {
-        match self.limiter.take(self.cost) {
-            Ok(()) => Ok(()),
-            Err(refused) => self.limiter.refuse(refused).map_or(Ok(()), Err),
+    fn pass_in_shadow(&self, now: Instant) -> Result<Option<Instant>, Rejected> {
+        match self.limiter.take_at(now, self.cost) {
+            Ok(()) => Ok(Some(now)),
+            Err(refused) => self.limiter.refuse(refused).map_or(Ok(None), Err),
         }
     }
 }
@@ -184,13 +184,17 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         if let Some(waiting) = this.waiting {
-            if let Err(rejected) = ready!(waiting.poll(cx)) {
-                // What would have been called is gone before the caller hears of it.
-                *this.waiting = None;
-                return Poll::Ready(Err(S::Error::reject(rejected)));
-            }
+            let taken_at = match ready!(waiting.poll(cx)) {
+                Ok(taken_at) => taken_at,
+                Err(rejected) => {
+                    // What would have been called is gone before the caller hears of it.
+                    *this.waiting = None;
+                    return Poll::Ready(Err(S::Error::reject(rejected)));
+                }
+            };
             if let Some(Waiting { inner, request, after, cost, limiter, .. }) = this.waiting.take() {
-                let bill = after.bill(|| Own::new(limiter), cost);
+                let account = || Own::new(limiter, taken_at.unwrap_or_else(time::now));
+                let bill = after.bill(account, taken_at.map(|_| cost));
                 this.called.set(Some(Called { inner: Oneshot::new(inner, request), bill }));
             }
         }

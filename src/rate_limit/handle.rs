@@ -70,10 +70,12 @@ impl RateLimitHandle {
 /// # Use without tower
 impl RateLimitHandle {
     /// Takes so many units, if they are there, and says what is left: of several limits, by the one that decides.
+    /// In shadow mode the call may always pass. Nothing is reported.
     #[must_use = "it says whether the call may pass"]
     pub fn check(&self, cost: u64) -> Decision {
         match self.limiter.take(cost) {
             Ok(()) => self.limiter.decisions(0).admitted(),
+            Err(_) if self.limiter.is_shadow() => self.limiter.decisions(0).admitted(),
             Err(refused) => self.limiter.decisions(0).refused(refused.limit, refused.wait()),
         }
     }
@@ -167,9 +169,10 @@ impl RateLimitHandle {
         Ok(())
     }
 
-    /// With `true` what would be refused passes, and is only reported. It takes nothing then.
+    /// With `true` what would be refused passes, and is only reported. It takes nothing then. Who waits in line is let go.
     pub fn shadow(&self, shadow: bool) {
         self.limiter.set_shadow(shadow);
+        account::review(&self.limiter);
     }
 
     /// Where it stands.

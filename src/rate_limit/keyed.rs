@@ -169,10 +169,10 @@ where
         }
         let store = &self.store;
         let kept = || Kept { key, store: Arc::clone(store.value()), taken_at: time::now() };
-        let bill = self.after.bill(kept, cost);
+        let bill = self.after.bill(kept, (!matches!(taken, Taken::Unpaid)).then_some(cost));
         match taken {
             Taken::Later(verdict) => KeyedResponseFuture::asks(verdict, self.inner.clone(), request, bill),
-            Taken::Now(_) => KeyedResponseFuture::called(self.inner.clone(), request, bill),
+            Taken::Now(_) | Taken::Unpaid => KeyedResponseFuture::called(self.inner.clone(), request, bill),
         }
     }
 }

@@ -75,15 +75,28 @@ impl<K: Hash + Eq + Clone> KeyedRateLimitHandle<K> {
 /// # Use without tower
 impl<K: Hash + Eq + Clone> KeyedRateLimitHandle<K> {
     /// Takes so many units of this key, if they are there, and says what is left: of several limits, by the one that decides.
+    /// In shadow mode the call may always pass. Nothing is reported.
     #[must_use = "it says whether the call may pass"]
     pub fn check(&self, key: &K, cost: u64) -> Decision {
         match self.take(key, cost) {
             Ok(()) => self.decisions(key, 0).admitted(),
-            Err(By::Key(refused)) => self.limiter.decisions(key, 0).refused(refused.limit, refused.wait()),
-            Err(By::All(refused)) => {
-                let all = self.all.as_ref().map_or_else(|| self.decisions(key, 0), |all| all.limiter.decisions(0));
-                all.refused(refused.limit, refused.wait())
+            Err(refused) => self.told(key, refused),
+        }
+    }
+
+    #[cold]
+    fn told(&self, key: &K, refused: By) -> Decision {
+        let (of_key, of_all) = refused.each();
+        if let (Some(refused), Some(all)) = (of_all, &self.all)
+            && !all.limiter.is_shadow()
+        {
+            return all.limiter.decisions(0).refused(refused.limit, refused.wait());
+        }
+        match of_key {
+            Some(refused) if !self.limiter.is_shadow() => {
+                self.limiter.decisions(key, 0).refused(refused.limit, refused.wait())
             }
+            _ => self.decisions(key, 0).admitted(),
         }
     }
 
@@ -122,21 +135,30 @@ impl<K: Hash + Eq + Clone> KeyedRateLimitHandle<K> {
         if of_all.wait > 0 && !is_shadow {
             return Err(By::All(of_all));
         }
-        self.limiter.take_at(key, now, cost).map_err(By::Key)?;
-        all.limiter.take_at(now, cost).map_err(|refused| {
-            if !is_shadow {
-                self.limiter.refund(key, cost, now);
+        let of_key = self.limiter.take_at(key, now, cost);
+        if let Err(refused) = of_key
+            && !self.limiter.is_shadow()
+        {
+            return Err(By::Key(refused));
+        }
+        match (of_key, all.limiter.take_at(now, cost)) {
+            (of_key, Ok(())) => of_key.map_err(By::Key),
+            (Ok(()), Err(refused)) => {
+                if !is_shadow {
+                    self.limiter.give_back(key, cost, now);
+                }
+                Err(By::All(refused))
             }
-            By::All(refused)
-        })
+            (Err(of_key), Err(of_all)) => Err(By::Both(of_key, of_all)),
+        }
     }
 
     #[cold]
     fn refuse(&self, refused: By) -> Result<(), Rejected> {
-        match (refused, &self.all) {
-            (By::All(refused), Some(all)) => all.limiter.refuse(refused).map_or(Ok(()), Err),
-            (By::Key(refused) | By::All(refused), _) => self.limiter.refuse(refused).map_or(Ok(()), Err),
-        }
+        let (of_key, of_all) = refused.each();
+        let of_key = of_key.and_then(|refused| self.limiter.refuse(refused));
+        let of_all = of_all.zip(self.all.as_ref()).and_then(|(refused, all)| all.limiter.refuse(refused));
+        of_all.or(of_key).map_or(Ok(()), Err)
     }
 
     fn decisions(&self, key: &K, cost: u64) -> Decisions {
@@ -149,9 +171,21 @@ impl<K: Hash + Eq + Clone> KeyedRateLimitHandle<K> {
 }
 
 /// Who refuses.
+#[derive(Clone, Copy)]
 enum By {
     Key(Refused),
     All(Refused),
+    Both(Refused, Refused),
+}
+
+impl By {
+    const fn each(self) -> (Option<Refused>, Option<Refused>) {
+        match self {
+            Self::Key(refused) => (Some(refused), None),
+            Self::All(refused) => (None, Some(refused)),
+            Self::Both(of_key, of_all) => (Some(of_key), Some(of_all)),
+        }
+    }
 }
 
 /// # Control
@@ -185,6 +219,7 @@ impl<K: Hash + Eq + Clone> KeyedRateLimitHandle<K> {
 
     /// Another quota for every key from now on, of several limits for the first. What has been used stays used, as for
     /// [one limiter](RateLimitHandle::set_quota). Every key is visited, so this takes time in proportion to their number.
+    /// Of a pause or a debt, what is left may be cut short if it is less than a burst of the old quota takes.
     ///
     /// # Errors
     ///
@@ -218,7 +253,15 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> LimitStore<K> for KeyedRateLi
 
     #[inline]
     fn take(&self, key: &K, cost: u64) -> Taken<Self::Later> {
-        Taken::Now(self.try_acquire(key, cost))
+        match self.take(key, cost) {
+            Ok(()) => Taken::Now(Ok(())),
+            Err(refused) => match self.refuse(refused) {
+                // One of both has been paid. What is given back to the one in shadow too makes its figures a little too good, and harms no call.
+                Ok(()) if self.all.is_some() && !matches!(refused, By::Both(..)) => Taken::Now(Ok(())),
+                Ok(()) => Taken::Unpaid,
+                Err(rejected) => Taken::Now(Err(rejected)),
+            },
+        }
     }
 
     fn decisions(&self, key: &K) -> Option<Decisions> {

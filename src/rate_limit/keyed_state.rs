@@ -150,7 +150,11 @@ impl<K: Hash + Eq + Clone> KeyedLimiter<K> {
         match &self.used {
             Used::Buckets(buckets) => {
                 let rate = buckets.rate.get();
-                let full_at = buckets.cells.look(key, |full_at| *full_at).unwrap_or(0);
+                let full_at = match buckets.cells.look(key, |full_at| *full_at) {
+                    Some(full_at) => full_at,
+                    None if buckets.cells.has_room(key, |full_at| *full_at <= now) => 0,
+                    None => *buckets.others.lock(),
+                };
                 let full_at = buckets.rebased(&rate, full_at, now).unwrap_or(full_at);
                 let wait = if cost > rate.burst { NEVER } else { ahead(&rate, full_at, now, cost) };
                 let limit = Limit { name: buckets.name, algorithm: Algorithm::TokenBucket, rate };
@@ -159,8 +163,14 @@ impl<K: Hash + Eq + Clone> KeyedLimiter<K> {
             }
             Used::Ledgers(ledgers) => {
                 let limits = ledgers.limits();
-                let known = ledgers.cells.look(key, |ledger| ledger.decisions(&limits, now, cost));
-                known.unwrap_or_else(|| Ledger::new(&limits).decisions(&limits, now, cost))
+                let look = |ledger: &mut Ledger| ledger.decisions(&limits, now, cost);
+                match ledgers.cells.look(key, look) {
+                    Some(known) => known,
+                    None if ledgers.cells.has_room(key, |ledger| ledger.is_full(&limits, now)) => {
+                        look(&mut Ledger::new(&limits))
+                    }
+                    None => look(&mut ledgers.others.lock()),
+                }
             }
         }
     }
@@ -218,6 +228,28 @@ impl<K: Hash + Eq + Clone> KeyedLimiter<K> {
         }
     }
 
+    /// Gives back what was taken just now, also of what those without a place share.
+    #[cold]
+    pub(super) fn give_back(&self, key: &K, units: u64, taken_at: Instant) {
+        let now = taken_at.as_nanos();
+        match &self.used {
+            Used::Buckets(buckets) => {
+                let time = buckets.rate.get().time_of_any(units);
+                let refund = |full_at: &mut u64| *full_at = full_at.saturating_sub(time);
+                if buckets.cells.look(key, refund).is_none() {
+                    refund(&mut buckets.others.lock());
+                }
+            }
+            Used::Ledgers(ledgers) => {
+                let limits = ledgers.limits();
+                let refund = |ledger: &mut Ledger| ledger.refund(&limits, now, units, now);
+                if ledgers.cells.look(key, refund).is_none() {
+                    refund(&mut ledgers.others.lock());
+                }
+            }
+        }
+    }
+
     pub(super) fn pause(&self, key: &K, wait: Duration) {
         let (now, wait) = (time::now().as_nanos(), time::nanos(wait));
         match &self.used {
@@ -261,10 +293,14 @@ impl<K: Hash + Eq + Clone> KeyedLimiter<K> {
                 if name.is_some_and(|name| name != buckets.name) {
                     return Err(UNKNOWN);
                 }
-                let rate = Algorithm::TokenBucket.check(quota)?;
+                let (old, rate) = (buckets.rate.get(), Algorithm::TokenBucket.check(quota)?);
                 buckets.rate.set(rate);
-                let (now, horizon) = (time::now().as_nanos(), buckets.horizon.load(Ordering::Acquire));
-                let requote = |full_at: &mut u64| *full_at = token_bucket::requoted(&rate, *full_at, now, horizon);
+                let now = time::now().as_nanos();
+                let requote = |full_at: &mut u64| {
+                    // Each key for itself: how far any of them is ahead says nothing of the others.
+                    let is_put_ahead = token_bucket::owed(*full_at, now) > old.whole;
+                    *full_at = token_bucket::requoted(&rate, *full_at, now, is_put_ahead);
+                };
                 buckets.cells.change_all(requote);
                 requote(&mut buckets.others.lock());
             }
@@ -278,6 +314,9 @@ impl<K: Hash + Eq + Clone> KeyedLimiter<K> {
                 let limit = place.and_then(|place| changed.get_mut(place)).ok_or(UNKNOWN)?;
                 limit.rate = limit.algorithm.check(quota)?;
                 *limits = changed.into();
+                let (limits, now) = (Arc::clone(&limits), time::now().as_nanos());
+                ledgers.cells.change_all(|ledger| ledger.requote(&limits, now));
+                ledgers.others.lock().requote(&limits, now);
             }
         }
         Ok(())
@@ -364,6 +403,25 @@ impl<K: Hash + Eq + Clone> Ledgers<K> {
                 limiter.homeless();
                 go(&mut self.others.lock())
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where another call takes the last unit of all in between, which no test can time.
+    #[test]
+    fn what_is_given_back_of_a_key_without_a_place_comes_to_what_those_share() {
+        let bucket = RateLimitSettings::token_bucket(Quota::per_day(5)).max_keys(1);
+        for settings in [bucket, RateLimitSettings::sliding_log(Quota::per_day(5)).max_keys(1)] {
+            let (limiter, now) = (KeyedLimiter::<u64>::new(settings).unwrap(), time::now());
+            assert_eq!(limiter.take_at(&1, now, 1), Ok(()));
+            assert_eq!(limiter.take_at(&2, now, 5), Ok(()));
+            limiter.give_back(&2, 5, now);
+            limiter.give_back(&1, 1, now);
+            assert_eq!([1, 3].map(|key| limiter.take_at(&key, now, 5)), [Ok(()); 2]);
         }
     }
 }

@@ -4,7 +4,10 @@ use std::{
     fmt,
     hash::Hash,
     marker::PhantomData,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -58,6 +61,8 @@ struct Limiters<K> {
     settings: RateLimitSettings,
     /// For all keys that find no place of their own.
     others: Shared<Limiter>,
+    /// How many calls found no place for their key.
+    homeless: AtomicUsize,
     events: Arc<Events>,
 }
 
@@ -65,7 +70,7 @@ impl<K: Hash + Eq> Limiters<K> {
     fn new(settings: RateLimitSettings) -> Result<Self, ConfigError> {
         let events = Arc::new(Events::keyed(Pattern::RateLimit, settings.own_name()));
         let others = Shared::new(Limiter::new(settings, Arc::clone(&events))?);
-        Ok(Self { keyed: Keyed::new(settings.max_keys), settings, others, events })
+        Ok(Self { keyed: Keyed::new(settings.max_keys), settings, others, homeless: AtomicUsize::new(0), events })
     }
 
     /// The limiter of this key. One that is full, and that nobody uses, is as a new one and may leave.
@@ -78,9 +83,18 @@ impl<K: Hash + Eq> Limiters<K> {
             if limiter.is_unique() && limiter.is_idle() { Leave::Gladly } else { Leave::No }
         };
         self.keyed.get_or_insert(key, make, may_leave).unwrap_or_else(|| {
-            self.events.emit(|| EventKind::KeysExhausted { max_keys: self.keyed.max_keys() });
+            self.homeless();
             self.others.clone()
         })
+    }
+
+    /// A key found no place. Not each of a flood is worth a word.
+    #[cold]
+    fn homeless(&self) {
+        let max_keys = self.keyed.max_keys();
+        if self.homeless.fetch_add(1, Ordering::Relaxed).is_multiple_of(max_keys) {
+            self.events.emit(|| EventKind::KeysExhausted { max_keys });
+        }
     }
 }
 

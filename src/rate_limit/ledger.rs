@@ -92,9 +92,10 @@ impl Ledger {
 
     /// How long so many units would have to wait, and for which limit. More than there ever are at once come after one another.
     pub(super) fn look(&mut self, limits: &[Limit], now: u64, units: u64) -> Refused {
-        let mut longest = Refused { wait: self.pause_left(now), limit: 0 };
+        let pause = self.pause_left(now);
+        let mut longest = Refused { wait: pause, limit: 0 };
         for (index, (limit, spent)) in limits.iter().zip(&mut self.spent).enumerate() {
-            let wait = spent.look(&limit.rate, now, units);
+            let wait = spent.look(&limit.rate, now, units, pause);
             if wait > longest.wait {
                 longest = Refused { wait, limit: index };
             }
@@ -106,7 +107,7 @@ impl Ledger {
     pub(super) fn decisions(&mut self, limits: &[Limit], now: u64, cost: u64) -> Decisions {
         let pause = self.pause_left(now);
         let mut all = limits.iter().zip(&mut self.spent).map(|(limit, spent)| {
-            let wait = if cost > limit.size() { NEVER } else { spent.look(&limit.rate, now, cost).max(pause) };
+            let wait = if cost > limit.size() { NEVER } else { spent.look(&limit.rate, now, cost, pause) };
             limit.decision(wait, spent.remaining(&limit.rate, now), spent.full_in(&limit.rate, now).max(pause))
         });
         let first = all.next().unwrap_or_else(|| unreachable!("a limiter has a limit"));
@@ -116,10 +117,10 @@ impl Ledger {
     /// Takes what was used already, whether it is there or not.
     pub(super) fn charge(&mut self, limits: &[Limit], now: u64, units: u64) {
         for (limit, spent) in limits.iter().zip(&mut self.spent) {
+            let rate = &limit.rate;
             match spent {
-                Spent::Bucket { full_at, horizon } => {
-                    *full_at = token_bucket::charged(*full_at, now, limit.rate.time_of_any(units));
-                    *horizon = (*horizon).max(*full_at);
+                Spent::Bucket { .. } => {
+                    spent.put_ahead(rate, now, |full_at| token_bucket::charged(full_at, now, rate.time_of_any(units)));
                 }
                 Spent::Log(log) => log.charge(&limit.rate, now, units),
                 Spent::Counter(counter) => counter.charge(&limit.rate, now, units),
@@ -130,6 +131,7 @@ impl Ledger {
     /// Gives back what was taken at a time, where it still counts.
     pub(super) fn refund(&mut self, limits: &[Limit], now: u64, units: u64, taken_at: u64) {
         for (limit, spent) in limits.iter().zip(&mut self.spent) {
+            spent.rebase(&limit.rate, now);
             match spent {
                 Spent::Bucket { full_at, .. } => *full_at = full_at.saturating_sub(limit.rate.time_of_any(units)),
                 Spent::Log(log) => {
@@ -146,6 +148,7 @@ impl Ledger {
     /// Leaves nothing of any limit.
     pub(super) fn drain(&mut self, limits: &[Limit], now: u64) {
         for (limit, spent) in limits.iter().zip(&mut self.spent) {
+            spent.rebase(&limit.rate, now);
             let left = spent.remaining(&limit.rate, now);
             match spent {
                 Spent::Bucket { full_at, .. } => *full_at = token_bucket::drained(&limit.rate, *full_at, now),
@@ -159,13 +162,21 @@ impl Ledger {
     /// Lets nothing pass for so long.
     pub(super) fn pause(&mut self, limits: &[Limit], now: u64, wait: u64) {
         let until = now.saturating_add(wait.min(LONGEST));
+        // One of a clock that was put back is over.
+        self.pause_left(now);
         if self.paused.is_none_or(|(_, earlier)| until > earlier) {
             self.paused = Some((now, until));
         }
         for (limit, spent) in limits.iter().zip(&mut self.spent) {
+            spent.put_ahead(&limit.rate, now, |full_at| token_bucket::paused(&limit.rate, full_at, now, wait));
+        }
+    }
+
+    /// Brings buckets forward whose quota has changed.
+    pub(super) fn requote(&mut self, limits: &[Limit], now: u64) {
+        for (limit, spent) in limits.iter().zip(&mut self.spent) {
             if let Spent::Bucket { full_at, horizon } = spent {
-                *full_at = token_bucket::paused(&limit.rate, *full_at, now, wait);
-                *horizon = (*horizon).max(*full_at);
+                *full_at = token_bucket::requoted(&limit.rate, *full_at, now, *full_at <= *horizon);
             }
         }
     }
@@ -199,17 +210,35 @@ impl Spent {
         }
     }
 
-    fn look(&mut self, rate: &Rate, now: u64, units: u64) -> u64 {
+    /// How long so many units have to wait, with a pause that is on.
+    fn look(&mut self, rate: &Rate, now: u64, units: u64, pause: u64) -> u64 {
+        self.rebase(rate, now);
         let (units_in_one, further) = in_one_window(rate, units);
-        match self {
-            Self::Bucket { full_at, horizon } => {
-                if let Some(rebased) = token_bucket::rebased(rate, *full_at, now, || *horizon) {
-                    *full_at = rebased;
-                }
-                ahead(rate, *full_at, now, units)
+        let wait = match self {
+            Self::Bucket { full_at, .. } => return ahead(rate, *full_at, now, units).max(pause),
+            Self::Log(log) => log.look(rate, now, units_in_one).err(),
+            Self::Counter(counter) => counter.look(rate, now, units_in_one).err(),
+        };
+        wait.unwrap_or(0).max(pause).saturating_add(further)
+    }
+
+    /// A bucket whose clock was put back, before anything is done with it. Windows see that for themselves.
+    fn rebase(&mut self, rate: &Rate, now: u64) {
+        if let Self::Bucket { full_at, horizon } = self
+            && let Some(rebased) = token_bucket::rebased(rate, *full_at, now, || *horizon)
+        {
+            *full_at = rebased;
+        }
+    }
+
+    /// Moves a bucket further ahead of the clock than a burst, if need be.
+    fn put_ahead(&mut self, rate: &Rate, now: u64, to: impl FnOnce(u64) -> u64) {
+        self.rebase(rate, now);
+        if let Self::Bucket { full_at, horizon } = self {
+            *full_at = to(*full_at);
+            if token_bucket::owed(*full_at, now) > rate.whole {
+                *horizon = (*horizon).max(*full_at);
             }
-            Self::Log(log) => log.look(rate, now, units_in_one).err().unwrap_or(0).saturating_add(further),
-            Self::Counter(counter) => counter.look(rate, now, units_in_one).err().unwrap_or(0).saturating_add(further),
         }
     }
 
@@ -303,6 +332,31 @@ mod tests {
 
     fn left(ledger: &mut Ledger, limits: &[Limit], now: u64) -> Vec<u64> {
         ledger.decisions(limits, now, 0).iter().map(|limit| limit.remaining).collect()
+    }
+
+    /// Whoever comes first after the clock was put back: nobody waits for it.
+    #[test]
+    fn nothing_that_is_done_to_a_ledger_takes_a_clock_that_was_put_back_for_a_debt() {
+        const LATER: u64 = START + 1_000_000 * STEP;
+        let limits = limits(5, STEP);
+        let wait_after = |change: fn(&mut Ledger, &[Limit])| {
+            let mut ledger = Ledger::new(&limits);
+            ledger.take(&limits, LATER, 5, None).unwrap();
+            // What fits a burst is no debt either.
+            ledger.charge(&limits, LATER, 1);
+            change(&mut ledger, &limits);
+            ledger.look(&limits, START, 1).wait
+        };
+        assert!(wait_after(|ledger, limits| ledger.charge(limits, START, 1)) <= 2 * STEP);
+        assert!(wait_after(|ledger, limits| ledger.refund(limits, START, 1, LATER)) <= STEP);
+        assert!(wait_after(|ledger, limits| ledger.drain(limits, START)) <= 2 * STEP);
+        assert_eq!(wait_after(|ledger, limits| ledger.pause(limits, START, 100 * STEP)), 100 * STEP);
+
+        let limits = RateLimitSettings::sliding_log(Quota::per_second(5)).check().unwrap();
+        let mut ledger = Ledger::new(&limits);
+        ledger.pause(&limits, LATER, STEP);
+        ledger.pause(&limits, START, 100 * STEP);
+        assert_eq!(ledger.look(&limits, START, 1).wait, 100 * STEP, "the pause of then is over");
     }
 
     proptest! {

@@ -15,9 +15,14 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
+    thread::{self, ThreadId},
 };
 
-use tokio::{task::unconstrained, time::Sleep};
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    task::unconstrained,
+    time::Sleep,
+};
 
 use crate::{
     event::guarded,
@@ -48,13 +53,20 @@ struct State {
     soonest: Option<Instant>,
 }
 
-type Timer = Pin<Box<Sleep>>;
+struct Timer {
+    /// To keep it going.
+    _sleep: Pin<Box<Sleep>>,
+    /// That of its runtime, if that has but one: it may be driven no more when this thread has what it waited for.
+    thread: Option<ThreadId>,
+}
 
 struct Waiter {
     number: u64,
     cost: u64,
     gives_up: Instant,
     waker: Waker,
+    /// Where it was polled last.
+    thread: ThreadId,
 }
 
 /// What became of a waiter.
@@ -71,6 +83,10 @@ pub(super) trait Gate: Send + Sync + 'static {
     fn line(&self) -> &Line;
     /// Takes so many units, or says how long to wait, or [`u64::MAX`] when there are never so many at once.
     fn take(&self, now: Instant, cost: u64) -> Result<(), u64>;
+    /// Whether there are ever so many units at once.
+    fn fits(&self, cost: u64) -> bool;
+    /// Whether what would be refused passes, so that nobody need wait.
+    fn lets_all_pass(&self) -> bool;
     /// How long so many units would have to wait.
     fn ahead(&self, now: Instant, units: u64) -> u64;
     /// Takes back what was granted and not used.
@@ -132,8 +148,10 @@ pub(super) fn join<G: Gate>(gate: &Arc<G>, now: Instant, cost: u64, patience: Pa
             Ok(()) => return Joined::Granted,
             Err(wait) => wait,
         }
-    } else {
+    } else if gate.fits(cost) {
         gate.ahead(now, state.units.saturating_add(cost))
+    } else {
+        u64::MAX
     };
     let gives_up = patience.gives_up();
     if wait == u64::MAX || now.as_nanos().saturating_add(wait) > gives_up.as_nanos() {
@@ -150,7 +168,7 @@ pub(super) fn join<G: Gate>(gate: &Arc<G>, now: Instant, cost: u64, patience: Pa
     } else {
         let number = state.next;
         state.next += 1;
-        state.push(Waiter { number, cost, gives_up, waker: waker.clone() });
+        state.push(Waiter { number, cost, gives_up, waker: waker.clone(), thread: thread::current().id() });
         Joined::Waits(number)
     };
     let is_armed = state.timer.is_some();
@@ -170,16 +188,19 @@ pub(super) fn poll<G: Gate>(gate: &Arc<G>, number: u64, cx: &mut Context<'_>) ->
         let settled = state.take_settled(number);
         return Poll::Ready(settled.unwrap_or_else(|| unreachable!("a waiter waits or is settled")));
     };
+    let here = thread::current().id();
+    let is_kept_here = |timer: &Timer| !timer.is_of_another(here) || Handle::try_current().is_err();
+    let is_alone = place == 0 && !state.timer.as_ref().is_some_and(is_kept_here);
     let waiter = &mut state.waiters[place];
+    waiter.thread = here;
     let old = if waiter.waker.will_wake(cx.waker()) {
         None
     } else {
         Some(std::mem::replace(&mut waiter.waker, cx.waker().clone()))
     };
-    // The head keeps the time where nobody else could.
-    let is_alone = place == 0 && state.timer.is_none();
     drop(state);
     drop(old);
+    // The head keeps the time where nobody else could, or may not do so for long.
     if is_alone {
         turn_for(gate, Cause::Head);
         let mut state = gate.line().state.lock();
@@ -254,9 +275,13 @@ fn turn_for<G: Gate>(gate: &Arc<G>, cause: Cause) {
             Armed::Fired => continue,
             Armed::Set(timer) => {
                 let mut state = line.state.lock();
+                // It takes the time over.
+                let elsewhere = state.waiters.front().filter(|head| timer.is_of_another(head.thread));
+                let head = elsewhere.map(|head| head.waker.clone());
                 let unwanted = if state.turn == turn { state.timer.replace(timer) } else { Some(timer) };
                 drop(state);
                 drop(unwanted);
+                wake(head);
             }
             Armed::Not if cause == Cause::Head => (),
             // Outside a runtime: the head sets one when it is polled, in its own.
@@ -278,15 +303,19 @@ enum Armed {
 }
 
 fn arm<G: Gate>(gate: &Arc<G>, at: Instant, now: Instant) -> Armed {
-    let Some(mut timer) = time::sleep_until(at, now) else { return Armed::Not };
+    let Some(mut sleep) = time::sleep_until(at, now) else { return Armed::Not };
     let waker = Waker::from(Arc::new(Alarm(Arc::clone(gate))));
     // tokio panics where its runtime is about to end. A task that has used up its budget would be told to come back, by a call of the waker.
     let polled = catch_unwind(AssertUnwindSafe(|| {
-        Pin::new(&mut unconstrained(timer.as_mut())).poll(&mut Context::from_waker(&waker)).is_ready()
+        Pin::new(&mut unconstrained(sleep.as_mut())).poll(&mut Context::from_waker(&waker)).is_ready()
     }));
     match polled {
         Ok(true) => Armed::Fired,
-        Ok(false) => Armed::Set(timer),
+        Ok(false) => {
+            let flavor = Handle::try_current().map(|runtime| runtime.runtime_flavor());
+            let thread = (flavor.ok() == Some(RuntimeFlavor::CurrentThread)).then(|| thread::current().id());
+            Armed::Set(Timer { _sleep: sleep, thread })
+        }
         Err(payload) => {
             std::mem::forget(payload);
             Armed::Not
@@ -306,6 +335,12 @@ impl<G: Gate> Wake for Alarm<G> {
 fn wake(wakers: impl IntoIterator<Item = Waker>) {
     for waker in wakers {
         guarded(|| waker.wake());
+    }
+}
+
+impl Timer {
+    fn is_of_another(&self, thread: ThreadId) -> bool {
+        self.thread.is_some_and(|keeper| keeper != thread)
     }
 }
 
@@ -358,10 +393,13 @@ impl State {
     }
 
     fn review<G: Gate>(&mut self, gate: &G, now: Instant, wakers: &mut Vec<Waker>) {
-        let mut units = 0_u64;
+        let (mut units, lets_all_pass) = (0_u64, gate.lets_all_pass());
         self.drop_where(wakers, |waiter| {
+            if !gate.fits(waiter.cost) {
+                return Some(u64::MAX);
+            }
             let wait = gate.ahead(now, units.saturating_add(waiter.cost));
-            let too_late = now.as_nanos().saturating_add(wait) > waiter.gives_up.as_nanos();
+            let too_late = lets_all_pass || now.as_nanos().saturating_add(wait) > waiter.gives_up.as_nanos();
             if !too_late {
                 units = units.saturating_add(waiter.cost);
             }

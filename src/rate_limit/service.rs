@@ -12,13 +12,14 @@ use super::{
     account::Own,
     future::{ResponseFuture, WaitingFuture},
     handle::RateLimitHandle,
+    ledger::Refused,
     line::Patience,
     settle::{After, Bill, Nothing},
     state::Limiter,
     ticket::{Received, Ticket, give_back},
 };
 use crate::{
-    error::{CanReject, Rejected},
+    error::CanReject,
     shared::Shared,
     time::{self, Instant},
 };
@@ -34,7 +35,7 @@ pub struct RateLimit<S, C = OneUnit, M = Refusing, A = Nothing> {
 
 /// What a request takes of the quota, in units. A closure wants its argument spelled out, `|request: &Request| ..`.
 pub trait RequestCost<Req> {
-    /// What this request costs. A cost of zero always passes.
+    /// What this request costs. A cost of zero takes nothing, and passes unless there is a pause, a debt, or somebody in line.
     fn cost(&self, request: &Req) -> u64;
 }
 
@@ -68,7 +69,7 @@ enum Turn {
     /// A unit for the next call.
     Has(Unit),
     /// The next call is refused: the line is full.
-    Refuses(Rejected),
+    Refuses(Refused),
 }
 
 /// A unit that is given back unless it is used.
@@ -137,12 +138,14 @@ where
         if self.mode.refuses {
             return self.refuse_unready(cost);
         }
-        if let Err(refused) = self.limiter.take(cost)
-            && let Some(rejected) = self.limiter.refuse(refused)
-        {
-            return ResponseFuture::refused(rejected);
+        let mut paid = Some(cost);
+        if let Err(refused) = self.limiter.take(cost) {
+            if let Some(rejected) = self.limiter.refuse(refused) {
+                return ResponseFuture::refused(rejected);
+            }
+            paid = None;
         }
-        let bill = self.after.bill(|| Own::new(self.limiter.clone()), cost);
+        let bill = self.after.bill(|| Own::new(self.limiter.clone(), time::now()), paid);
         ResponseFuture::called(self.inner.call(request), bill)
     }
 }
@@ -152,9 +155,7 @@ impl<S, C, A> RateLimit<S, C, Refusing, A> {
     #[cold]
     fn refuse_unready<F, B>(&mut self, cost: u64) -> ResponseFuture<F, B> {
         self.mode.refuses = false;
-        let refused = self.limiter.look(cost);
-        let rejected = self.limiter.refuse(refused).unwrap_or_else(|| self.limiter.rejected(refused));
-        ResponseFuture::refused(rejected)
+        ResponseFuture::refused(self.limiter.refuse_unready(self.limiter.look(cost)))
     }
 }
 
@@ -209,12 +210,12 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        match std::mem::take(&mut self.mode.turn) {
-            Turn::Refuses(rejected) => return ResponseFuture::refused(rejected),
-            Turn::Has(mut unit) => drop(unit.limiter.take()),
+        let (paid, taken_at) = match std::mem::take(&mut self.mode.turn) {
+            Turn::Refuses(refused) => return ResponseFuture::refused(self.limiter.refuse_unready(refused)),
+            Turn::Has(mut unit) => (unit.limiter.take().map(|_| 1), unit.taken_at),
             Turn::None | Turn::InLine(_) => panic!("called without being ready"),
-        }
-        let bill = self.after.bill(|| Own::new(self.limiter.clone()), 1);
+        };
+        let bill = self.after.bill(|| Own::new(self.limiter.clone(), taken_at), paid);
         ResponseFuture::called(self.inner.call(request), bill)
     }
 }
@@ -241,13 +242,17 @@ impl<S, C, A> RateLimit<S, C, Backpressure, A> {
         self.mode.turn = Turn::Has(Unit { limiter: Some(Arc::clone(self.limiter.value())), taken_at });
     }
 
+    fn pass_in_shadow(&mut self, refused: Refused) {
+        let _ = self.limiter.refuse(refused);
+        self.mode.turn = Turn::Has(Unit { limiter: None, taken_at: time::now() });
+    }
+
     #[cold]
     fn poll_line(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         let settled = match &mut self.mode.turn {
             Turn::InLine(ticket) => ready!(ticket.poll(cx)),
             _ if self.limiter.is_shadow() => {
-                self.mode.turn = Turn::Has(Unit { limiter: None, taken_at: time::now() });
-                let _ = self.limiter.refuse(self.limiter.look(1));
+                self.pass_in_shadow(self.limiter.look(1));
                 return Poll::Ready(true);
             }
             _ => match Ticket::draw(self.limiter.value(), time::now(), 1, Patience::ENDLESS, cx) {
@@ -263,13 +268,12 @@ impl<S, C, A> RateLimit<S, C, Backpressure, A> {
             Ok(taken_at) => self.has_unit(taken_at),
             Err(wait) => {
                 let refused = self.limiter.refusal(wait, 1);
-                match self.limiter.refuse(refused) {
-                    Some(rejected) => {
-                        self.mode.turn = Turn::Refuses(rejected);
-                        return Poll::Ready(false);
-                    }
-                    None => self.mode.turn = Turn::Has(Unit { limiter: None, taken_at: time::now() }),
+                if !self.limiter.is_shadow() {
+                    // It is reported when there is a call to refuse.
+                    self.mode.turn = Turn::Refuses(refused);
+                    return Poll::Ready(false);
                 }
+                self.pass_in_shadow(refused);
             }
         }
         Poll::Ready(true)

@@ -17,7 +17,8 @@ pub trait Settle<Res, E> {
 /// What a call has paid, and the limiter that it paid to.
 pub struct Paid<'a> {
     account: &'a dyn Account,
-    cost: u64,
+    /// `None` if it has passed without paying.
+    cost: Option<u64>,
 }
 
 /// A limiter as its key has it.
@@ -29,14 +30,17 @@ pub(super) trait Account {
 }
 
 impl<'a> Paid<'a> {
-    pub(super) fn new(account: &'a dyn Account, cost: u64) -> Self {
+    pub(super) fn new(account: &'a dyn Account, cost: Option<u64>) -> Self {
         Self { account, cost }
     }
 
-    /// What the call has cost so far.
+    /// What the call has cost so far: nothing if it passed only because the limiter is in shadow mode.
     #[must_use]
     pub const fn cost(&self) -> u64 {
-        self.cost
+        match self.cost {
+            Some(cost) => cost,
+            None => 0,
+        }
     }
 
     /// What the limits say by now. `None` where they are kept elsewhere and nothing is known here.
@@ -45,14 +49,19 @@ impl<'a> Paid<'a> {
         self.account.decisions()
     }
 
-    /// Takes so many units more, whether they are there or not: the calls to come wait for what is not.
+    /// Takes so many units more, whether they are there or not: the calls to come wait for what is not. A call that passed only in shadow mode pays
+    /// nothing: without that it would not have been made.
     pub fn charge(&self, units: u64) {
-        self.account.charge(units);
+        if self.cost.is_some() {
+            self.account.charge(units);
+        }
     }
 
-    /// Gives so many units back.
+    /// Gives so many units back: to a window as far as they still count. A call that passed only in shadow mode has nothing to give back.
     pub fn refund(&self, units: u64) {
-        self.account.refund(units);
+        if self.cost.is_some() {
+            self.account.refund(units);
+        }
     }
 
     /// Lets nothing pass for so long.
@@ -88,11 +97,11 @@ pub struct ActualCost<F>(pub F);
 impl<Res, E, F: Fn(&Res) -> u64> Settle<Res, E> for ActualCost<F> {
     fn settle(&self, result: &mut Result<Res, E>, paid: &Paid<'_>) {
         let Ok(response) = result else { return };
-        let actual = (self.0)(response);
-        if actual > paid.cost {
-            paid.charge(actual - paid.cost);
-        } else if actual < paid.cost {
-            paid.refund(paid.cost - actual);
+        let (actual, cost) = ((self.0)(response), paid.cost());
+        if actual > cost {
+            paid.charge(actual - cost);
+        } else if actual < cost {
+            paid.refund(cost - actual);
         }
     }
 }
@@ -145,7 +154,7 @@ pub(super) mod sealed {
     pub trait After {
         type Bill<A>;
         #[doc(hidden)]
-        fn bill<A>(&self, account: impl FnOnce() -> A, cost: u64) -> Self::Bill<A>;
+        fn bill<A>(&self, account: impl FnOnce() -> A, cost: Option<u64>) -> Self::Bill<A>;
     }
 
     pub trait Bill<Res, E> {
@@ -158,20 +167,20 @@ pub(super) mod sealed {
 pub struct Due<T, A> {
     todo: T,
     account: A,
-    cost: u64,
+    cost: Option<u64>,
 }
 
 impl sealed::After for Nothing {
     type Bill<A> = ();
 
     #[inline]
-    fn bill<A>(&self, _: impl FnOnce() -> A, _: u64) {}
+    fn bill<A>(&self, _: impl FnOnce() -> A, _: Option<u64>) {}
 }
 
 impl<T: Clone> sealed::After for Afterwards<T> {
     type Bill<A> = Due<T, A>;
 
-    fn bill<A>(&self, account: impl FnOnce() -> A, cost: u64) -> Due<T, A> {
+    fn bill<A>(&self, account: impl FnOnce() -> A, cost: Option<u64>) -> Due<T, A> {
         Due { todo: self.0.clone(), account: account(), cost }
     }
 }

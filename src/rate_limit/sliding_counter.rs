@@ -39,8 +39,11 @@ impl SlidingCounter {
     /// Gives back what was taken at a time, where it still counts.
     pub(super) fn refund_of(&mut self, rate: &Rate, now: u64, units: u64, taken_at: u64) {
         self.slide(rate, now);
-        if taken_at.saturating_add(rate.period) >= self.began {
+        if taken_at >= self.began {
             self.refund(units);
+        } else if taken_at.saturating_add(rate.period) >= self.began {
+            // Of the window in which it was taken: that counts for less by now.
+            self.before = self.before.saturating_sub(units);
         }
     }
 
@@ -188,5 +191,23 @@ mod tests {
         assert!((0..5).all(|_| counter.take(&rate, START, 1).is_ok()));
         assert!(counter.take(&rate, START, 1).is_err());
         assert!((0..5).all(|_| counter.take(&rate, START + 10_u64.pow(17), 1).is_ok()));
+    }
+
+    /// What hardly counted any more makes no room for a whole unit.
+    #[test]
+    fn a_late_refund_gives_back_what_it_counts_for() {
+        let rate = Quota::new(10, Duration::from_nanos(100)).check_window().unwrap();
+        let (mut counter, begin) = (SlidingCounter::default(), START / 100 * 100 + 100);
+        assert_eq!(counter.take(&rate, begin + 99, 10), Ok(()));
+        let mut passed = 0;
+        let mut take_all = |counter: &mut SlidingCounter, now| {
+            while counter.take(&rate, begin + now, 1).is_ok() {
+                passed += 1;
+            }
+        };
+        take_all(&mut counter, 190);
+        counter.refund_of(&rate, begin + 190, 10, begin + 99);
+        (190..290).for_each(|now| take_all(&mut counter, now));
+        assert!(passed < 20, "{passed} of 10 in a period");
     }
 }

@@ -58,6 +58,9 @@ impl SlidingLog {
 
     /// Takes what was used already, whether it is there or not.
     pub(super) fn charge(&mut self, rate: &Rate, now: u64, units: u64) {
+        if units == 0 {
+            return;
+        }
         let now = self.slide(rate, now);
         self.used = self.used.saturating_add(units);
         // No more entries than there are units, however many debts are made.

@@ -177,6 +177,12 @@ impl Limiter {
         (!shadow).then_some(rejected)
     }
 
+    /// The refusal of a call for which the inner service is not ready, also in shadow mode.
+    #[cold]
+    pub(super) fn refuse_unready(&self, refused: Refused) -> Rejected {
+        self.refuse(refused).unwrap_or_else(|| self.rejected(refused))
+    }
+
     /// What a call is told that would have to wait too long in line.
     #[cold]
     pub(super) fn refusal(&self, wait: u64, cost: u64) -> Refused {
@@ -275,6 +281,7 @@ impl Limiter {
                 };
                 let limit = limit.ok_or(UNKNOWN)?;
                 limit.rate = limit.algorithm.check(quota)?;
+                book.with(|limits, ledger| ledger.requote(limits, time::now().as_nanos()));
             }
         }
         Ok(())
@@ -313,6 +320,18 @@ impl Gate for Limiter {
 
     fn take(&self, now: Instant, cost: u64) -> Result<(), u64> {
         self.take_at(now, cost).map_err(|refused| refused.wait)
+    }
+
+    fn fits(&self, cost: u64) -> bool {
+        match &self.used {
+            Used::Bucket(bucket) => cost <= bucket.burst(),
+            Used::Counter(counter) => cost <= counter.units(),
+            Used::Ledger(book) => book.lock().limits.iter().all(|limit| cost <= limit.size()),
+        }
+    }
+
+    fn lets_all_pass(&self) -> bool {
+        self.is_shadow()
     }
 
     fn ahead(&self, now: Instant, units: u64) -> u64 {

@@ -10,6 +10,8 @@ use crate::error::Rejected;
 pub enum Taken<F> {
     /// Whether it may pass.
     Now(Result<(), Rejected>),
+    /// It may pass and has paid nothing, because what would be refused is only reported.
+    Unpaid,
     /// Whether it may pass will be known.
     Later(F),
 }

@@ -38,8 +38,8 @@ pub(super) fn remaining(rate: &Rate, full_at: u64, now: u64) -> u64 {
 }
 
 /// Leaves of what was used no more than a burst, for a quota that has changed. What a debt, a pause or a reservation has put ahead stays there.
-pub(super) fn requoted(rate: &Rate, full_at: u64, now: u64, horizon: u64) -> u64 {
-    if full_at <= horizon { full_at } else { full_at.min(now.saturating_add(rate.whole)) }
+pub(super) fn requoted(rate: &Rate, full_at: u64, now: u64, is_put_ahead: bool) -> u64 {
+    if is_put_ahead { full_at } else { full_at.min(now.saturating_add(rate.whole)) }
 }
 
 /// Takes what was used already, whether it is there or not: what is not is a debt.

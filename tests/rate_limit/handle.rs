@@ -7,7 +7,7 @@ use std::{
 
 use buttress::{
     EventKind, Reason,
-    rate_limit::{Quota, RateLimitHandle, RateLimitLayer, RateLimitSettings as Settings},
+    rate_limit::{KeyedRateLimitHandle, Quota, RateLimitHandle, RateLimitLayer, RateLimitSettings as Settings},
 };
 use tokio::time::advance;
 use tower::{Layer, ServiceExt};
@@ -275,5 +275,68 @@ async fn a_bucket_is_full_a_burst_of_the_new_quota_after_the_change_at_the_lates
     for handle in [owes, paused] {
         handle.set_quota(new).unwrap();
         assert!(handle.peek().retry_after > Some(40 * SECOND), "{handle:?}");
+    }
+}
+
+/// However large the cost of each call, a burst is a burst, also where a unit takes less than a nanosecond.
+#[tokio::test(start_paused = true)]
+async fn large_costs_get_no_more_than_a_burst() {
+    const BILLION: u64 = 1_000_000_000;
+    for (units, burst, cost) in
+        [(1000 * BILLION, 1000 * BILLION, 1000 * BILLION), (3 * BILLION, 3 * BILLION, BILLION), (7, 700_007, 7)]
+    {
+        let handle = limiter(Settings::token_bucket(Quota::per_second(units).burst(burst)));
+        let passed = (0..200_000).take_while(|_| handle.check(cost).allowed).count() as u64;
+        assert_eq!(passed, burst / cost);
+    }
+}
+
+/// Of several limits, a bucket is brought forward as one alone is.
+#[tokio::test(start_paused = true)]
+async fn a_bucket_among_several_is_full_a_burst_of_the_new_quota_after_the_change_at_the_latest() {
+    let settings = Settings::token_bucket(Quota::per_second(2).burst(8))
+        .and(Settings::sliding_log(Quota::per_day(100)).name("day"));
+    let (handle, keyed) = (limiter(settings), KeyedRateLimitHandle::<u64>::try_new(settings).unwrap());
+    assert!((0..5).all(|_| handle.check(1).allowed && keyed.check(&1, 1).allowed));
+    let new = Quota::per_second(50).burst(50);
+    handle.set_quota(new).unwrap();
+    keyed.set_quota(new).unwrap();
+    for decision in [handle.snapshot().decisions[0], keyed.peek(&1)] {
+        assert_eq!((decision.retry_after, decision.reset_after), (Some(SECOND / 50), SECOND));
+    }
+    handle.pause(60 * SECOND);
+    handle.set_quota(Quota::per_second(100)).unwrap();
+    assert_eq!(handle.peek().retry_after, Some(60 * SECOND));
+}
+
+/// The pause of one key does not keep the others from what a new quota gives them.
+#[tokio::test(start_paused = true)]
+async fn a_new_quota_is_for_every_key_whoever_is_paused() {
+    let keyed = KeyedRateLimitHandle::<u64>::try_new(Settings::token_bucket(Quota::per_hour(1).burst(10))).unwrap();
+    keyed.drain(&1);
+    keyed.pause(&2, 24 * 3600 * SECOND);
+    keyed.set_quota(Quota::per_second(1)).unwrap();
+    assert_eq!(keyed.peek(&1).retry_after, Some(SECOND));
+    assert!(keyed.peek(&2).retry_after >= Some(24 * 3600 * SECOND), "{:?}", keyed.peek(&2));
+    // A pause that was taken back leaves nothing behind.
+    let handle = limiter(Settings::token_bucket(Quota::per_hour(1).burst(10)));
+    handle.pause(24 * 3600 * SECOND);
+    handle.reset();
+    handle.drain();
+    handle.set_quota(Quota::per_second(1)).unwrap();
+    assert_eq!(handle.peek().retry_after, Some(SECOND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_charge_of_nothing_changes_nothing() {
+    for algorithm in ALGORITHMS {
+        let handle = limiter(algorithm(Quota::per_second(2)));
+        handle.charge(0);
+        assert_eq!(handle.peek().reset_after, Duration::ZERO, "{handle:?}");
+        assert!(handle.check(2).allowed);
+        let wait = handle.peek().retry_after;
+        advance(SECOND / 4).await;
+        handle.charge(0);
+        assert_eq!(handle.peek().retry_after, wait.map(|wait| wait - SECOND / 4), "{handle:?}");
     }
 }

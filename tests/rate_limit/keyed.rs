@@ -116,6 +116,40 @@ async fn keys_without_a_place_are_reported_but_not_each_of_them() {
     assert_eq!(handle.try_acquire(&0, u64::MAX).unwrap_err().retry_after(), None);
 }
 
+/// A limiter with lines tells of as few.
+#[tokio::test(start_paused = true)]
+async fn of_keys_without_a_line_not_each_is_reported_either() {
+    let heard = Arc::new(AtomicU64::new(0));
+    let told = Arc::clone(&heard);
+    let layer = KeyedWaitingLayer::new(Settings::token_bucket(Quota::per_second(5)).max_keys(100), |n: &u32| *n);
+    let layer = layer.on_event(move |event| {
+        if let EventKind::KeysExhausted { .. } = event.kind {
+            told.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let service = layer.layer(Probe::new().0);
+    for key in 0..1_000 {
+        let _ = tokio_test::task::spawn(service.clone().oneshot(key)).poll();
+    }
+    assert_eq!(heard.load(Ordering::SeqCst), 9);
+}
+
+/// What is told to a key without a place is what all of them share, and not that it has all of a quota.
+#[tokio::test(start_paused = true)]
+async fn a_look_at_a_key_without_a_place_agrees_with_what_it_gets() {
+    for algorithm in ALGORITHMS {
+        let handle = handle(algorithm(Quota::per_second(5)).max_keys(1));
+        assert_eq!(handle.peek(&2).remaining, 5);
+        assert!(handle.check(&1, 1).allowed);
+        assert_eq!((handle.check(&2, 3).remaining, handle.peek(&3).remaining), (2, 2));
+        let refused = handle.check(&3, 3);
+        assert_eq!((refused.allowed, refused.remaining), (false, 2));
+        // Once the other may leave, there is a place, and looking made no key.
+        advance(2 * SECOND).await;
+        assert_eq!((handle.peek(&4).remaining, handle.check(&4, 1).remaining), (5, 4));
+    }
+}
+
 /// What has become full leaves, although there would be room: no sweep that grows with time, and no task.
 #[tokio::test(start_paused = true)]
 async fn keys_of_the_past_leave_by_themselves() {
@@ -224,6 +258,24 @@ async fn a_key_that_somebody_waits_for_does_not_leave() {
     }
     assert!(layer.handle().get(1).is_some());
     assert_eq!(waits.await.unwrap(), Ok(1));
+}
+
+/// With its quota, and although it is full.
+#[tokio::test(start_paused = true)]
+async fn a_key_whose_handle_is_kept_does_not_leave() {
+    let settings = Settings::token_bucket(Quota::per_second(1)).max_keys(2);
+    let layer = KeyedWaitingLayer::new(settings, |n: &u32| *n);
+    let kept = layer.handle().limiter(1);
+    kept.set_quota(Quota::per_second(7)).unwrap();
+    for other in 2..20 {
+        let _ = layer.handle().limiter(other);
+    }
+    assert_eq!(layer.handle().limiter(1).peek().limit, 7);
+    drop(kept);
+    for other in 2..20 {
+        let _ = layer.handle().limiter(other);
+    }
+    assert_eq!(layer.handle().limiter(1).peek().limit, 1);
 }
 
 // ===== a store that answers later =====

@@ -176,6 +176,17 @@ async fn readiness_for_a_refusal_stays_one() {
     assert!(service.ready().await.unwrap().call(7).await.is_ok());
 }
 
+/// In shadow mode every call passes, so it waits for the inner service like any other.
+#[tokio::test(start_paused = true)]
+async fn in_shadow_mode_nobody_is_ready_before_the_inner_service_is() {
+    let (probe, control) = Probe::new();
+    control.ready(Ready::Never);
+    let layer = RateLimitLayer::new(Settings::token_bucket(Quota::per_second(1)).shadow());
+    layer.handle().drain();
+    let mut service = layer.layer(probe);
+    assert!(tokio_test::task::spawn(service.ready()).poll().is_pending());
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_event_tells_of_each_refusal() {
     let heard = Arc::new(Mutex::new(0));

@@ -5,8 +5,8 @@ use std::{future::ready, time::Duration};
 use buttress::{
     AsRejected, BoxError, Outcome,
     rate_limit::{
-        ActualCost, KeyedRateLimitLayer, KeyedWaitingLayer, Paid, PauseWhenAsked, Quota, RateLimitLayer,
-        RateLimitSettings as Settings,
+        ActualCost, KeyedRateLimitLayer, KeyedWaitingLayer, Paid, PauseWhenAsked, Quota, RateLimitHandle,
+        RateLimitLayer, RateLimitSettings as Settings,
     },
 };
 use tokio::time::advance;
@@ -93,4 +93,86 @@ async fn a_call_that_is_cancelled_has_paid_what_was_thought() {
     assert!(call.poll().is_pending());
     drop(call);
     assert_eq!(layer.handle().peek().remaining, 900);
+}
+
+/// What passes only because nothing is refused has taken nothing: there is nothing to give back, and nothing more to pay.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_passes_in_shadow_mode_has_no_account() {
+    let settings = Settings::token_bucket(Quota::per_day(100)).shadow();
+    let actual = || ActualCost(|answer: &u64| *answer);
+    let cost = |_: &u64| 60;
+    let refusing = RateLimitLayer::new(settings).cost(cost).after(actual());
+    let waiting = RateLimitLayer::new(settings).cost(cost).after(actual()).waiting();
+    let keyed = KeyedRateLimitLayer::new(settings, |_: &u64| 7).cost(cost).after(actual());
+    let keyed_waiting = KeyedWaitingLayer::new(settings, |_: &u64| 7).cost(cost).after(actual());
+    for n in [60, 1, 500, 2] {
+        assert!(refusing.layer(echo()).oneshot(n).await.is_ok());
+        assert!(waiting.layer(echo()).oneshot(n).await.is_ok());
+        assert!(keyed.layer(echo()).oneshot(n).await.is_ok());
+        assert!(keyed_waiting.layer(echo()).oneshot(n).await.is_ok());
+    }
+    let of_a_key = keyed_waiting.handle().get(7).unwrap().peek();
+    let left = [refusing.handle().peek(), waiting.handle().peek(), keyed.handle().peek(&7), of_a_key];
+    assert_eq!(left.map(|decision| decision.remaining), [40; 4]);
+
+    let paced = RateLimitLayer::new(settings).after(actual()).backpressure();
+    let handle = paced.handle();
+    assert!(handle.try_acquire(100).is_ok());
+    for n in [1, 5] {
+        assert!(paced.layer(echo()).oneshot(n).await.is_ok());
+    }
+    handle.refund(1);
+    assert_eq!(handle.peek().remaining, 1);
+}
+
+/// A window gives back what still counts in it, by the time at which it was taken and not at which somebody heard of it.
+#[tokio::test(start_paused = true)]
+async fn who_hears_late_of_a_turn_gets_nothing_back_that_counts_no_more() {
+    let handle = RateLimitHandle::try_new(Settings::sliding_log(Quota::per_second(1))).unwrap();
+    let layer = handle.layer().waiting().after(ActualCost(|_: &u64| 0));
+    assert!(handle.check(1).allowed);
+    let mut call = tokio_test::task::spawn(layer.layer(echo()).oneshot(7));
+    assert!(call.poll().is_pending());
+    tokio::time::sleep(SECOND).await;
+    assert!(call.is_woken(), "its turn has come");
+    tokio::time::sleep(SECOND).await;
+    assert!(handle.check(1).allowed);
+    assert!(call.poll().is_ready());
+    assert!(!handle.check(1).allowed, "that one is used");
+}
+
+/// By a layer with keys, and by a service that was ready for long.
+#[tokio::test(start_paused = true)]
+async fn who_answers_late_gives_nothing_back_that_counts_no_more() {
+    let log = Settings::sliding_log(Quota::per_second(1));
+    let slow = service_fn(async |n: u64| {
+        tokio::time::sleep(2 * SECOND).await;
+        Ok::<_, BoxError>(n)
+    });
+    let layer = KeyedRateLimitLayer::new(log, |n: &u64| *n).after(ActualCost(|_: &u64| 0));
+    let handle = layer.handle();
+    let call = tokio::spawn(layer.layer(slow).oneshot(7));
+    tokio::time::sleep(SECOND + SECOND / 2).await;
+    assert!(handle.check(&7, 1).allowed);
+    assert!(call.await.unwrap().is_ok());
+    assert!(!handle.check(&7, 1).allowed);
+
+    let layer = RateLimitLayer::new(log).after(ActualCost(|_: &u64| 0)).backpressure();
+    let mut service = layer.layer(echo());
+    service.ready().await.unwrap();
+    advance(SECOND).await;
+    assert!(layer.handle().check(1).allowed);
+    assert!(service.call(7).await.is_ok());
+    assert!(!layer.handle().check(1).allowed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limit_of_all_keys_has_the_same_account() {
+    let all = RateLimitHandle::try_new(TOKENS.name("all")).unwrap();
+    let layer = KeyedRateLimitLayer::new(TOKENS, |n: &u64| *n).cost(|_: &u64| 100);
+    let layer = layer.and_all(&all).after(ActualCost(|answer: &u64| *answer));
+    for (actual, remaining) in [(150, 850), (20, 830)] {
+        assert!(layer.layer(echo()).oneshot(actual).await.is_ok());
+        assert_eq!(all.peek().remaining, remaining);
+    }
 }

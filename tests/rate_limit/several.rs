@@ -139,3 +139,39 @@ async fn each_limit_that_is_nearly_used_up_is_reported_by_its_name() {
     assert!(handle.try_acquire(5).is_ok());
     assert_eq!(*heard.lock().unwrap(), ["second", "day"]);
 }
+
+/// A limit of each key that is only watched takes nothing away from the one of all, nor the other way round.
+#[tokio::test(start_paused = true)]
+async fn what_is_in_shadow_opens_no_way_past_the_other() {
+    let settings = |name| Settings::token_bucket(Quota::per_day(3)).name(name);
+    let (all, watched) = (RateLimitHandle::try_new(settings("all")).unwrap(), settings("user").shadow());
+    let users = KeyedRateLimitHandle::try_new(watched).unwrap().and_all(&all);
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let listen = || {
+        let heard = Arc::clone(&heard);
+        move |event: &buttress::Event<'_>| {
+            if let EventKind::Rejected { rejected, shadow, .. } = event.kind {
+                heard.lock().unwrap().push((rejected.policy().to_owned(), shadow));
+            }
+        }
+    };
+    all.on_event(listen());
+    users.on_event(listen());
+    users.drain(&1);
+    assert_eq!((0..10).filter(|_| users.try_acquire(&1, 1).is_ok()).count(), 3, "all have paid");
+    assert_eq!(users.try_acquire(&1, 1).unwrap_err().policy(), "all");
+    assert_eq!(all.peek().remaining, 0);
+    // Each tells what it would have refused.
+    all.shadow(true);
+    heard.lock().unwrap().clear();
+    assert!(users.try_acquire(&1, 1).is_ok());
+    assert_eq!(*heard.lock().unwrap(), [("user".to_owned(), true), ("all".to_owned(), true)]);
+    assert!(users.check(&1, 1).allowed && all.check(1).allowed);
+    users.shadow(false);
+    users.reset(&1);
+    assert_eq!((0..10).filter(|_| users.check(&1, 1).allowed).count(), 3, "who pays is told so");
+    users.shadow(true);
+    all.shadow(false);
+    all.reset();
+    assert_eq!((0..10).filter(|_| users.check(&1, 1).allowed).count(), 3);
+}

@@ -245,6 +245,156 @@ async fn a_cost_that_can_never_be_paid_does_not_wait() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cost_that_can_never_be_paid_does_not_wait_behind_others_either() {
+    for algorithm in ALGORITHMS {
+        let handle = RateLimitHandle::try_new(algorithm(Quota::per_second(5)).max_wait(Duration::MAX)).unwrap();
+        let service = handle.layer().waiting().cost(|cost: &u32| u64::from(*cost)).layer(Probe::new().0);
+        let call = |cost| -> Call { Box::pin(service.clone().oneshot(cost)) };
+        assert!(handle.check(5).allowed);
+        let (mut small, mut large) = (call(1), call(5));
+        assert!(polled(&mut small, &Arc::default()).is_pending());
+        assert!(polled(&mut large, &Arc::default()).is_pending());
+        let Poll::Ready(refused) = polled(&mut call(6), &Arc::default()) else { panic!("it waits: {handle:?}") };
+        assert_eq!(rejected(refused).reason(), Reason::CostTooHigh);
+        // Nor does one that can never be paid any more.
+        handle.set_quota(Quota::per_second(4)).unwrap();
+        let Poll::Ready(refused) = polled(&mut large, &Arc::default()) else { panic!("it waits: {handle:?}") };
+        assert_eq!(rejected(refused).reason(), Reason::CostTooHigh);
+        assert_eq!((small.await, handle.snapshot().waiting), (Ok(1), 0));
+    }
+}
+
+/// What is only counted from now on keeps nobody in line.
+#[tokio::test(start_paused = true)]
+async fn shadow_mode_lets_go_who_waits_already() {
+    let heard = Arc::new(AtomicUsize::new(0));
+    let told = Arc::clone(&heard);
+    let handle = RateLimitHandle::try_new(STEADY).unwrap();
+    handle.on_event(move |event| {
+        if let buttress::EventKind::Rejected { shadow: true, .. } = event.kind {
+            told.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let call = caller(&handle);
+    handle.pause(3600 * SECOND);
+    let mut tasks: Vec<_> = (0..5).map(|n| tokio::spawn(call(n))).collect();
+    let mut paced = handle.layer().backpressure().layer(Probe::new().0);
+    tasks.push(tokio::spawn(async move { paced.ready().await.unwrap().call(5).await }));
+    tokio::task::yield_now().await;
+    assert_eq!(handle.snapshot().waiting, 6);
+    let begin = Instant::now();
+    handle.shadow(true);
+    for task in tasks {
+        assert!(task.await.unwrap().is_ok());
+    }
+    assert_eq!((begin.elapsed(), heard.load(Ordering::SeqCst)), (Duration::ZERO, 6));
+}
+
+/// The second of the line has to wait for the end of the pause and a window more.
+#[tokio::test(start_paused = true)]
+async fn the_wait_behind_others_is_exact_during_a_pause() {
+    for algorithm in ALGORITHMS {
+        let handle = RateLimitHandle::try_new(algorithm(Quota::per_second(1)).max_wait(10 * SECOND)).unwrap();
+        let call = caller(&handle);
+        handle.pause(10 * SECOND);
+        let mut first = call(1);
+        assert!(polled(&mut first, &Arc::default()).is_pending());
+        let Poll::Ready(refused) = polled(&mut call(2), &Arc::default()) else { panic!("in vain: {handle:?}") };
+        assert_eq!(rejected(refused).retry_after(), Some(SECOND), "{handle:?}");
+    }
+}
+
+/// Those in line hear of whatever is done to the limiter: who gains by it goes, and who cannot be served in time any more leaves.
+#[tokio::test(start_paused = true)]
+async fn those_in_line_hear_at_once_of_what_is_done_to_the_limiter() {
+    let settings = Settings::token_bucket(Quota::per_second(10)).max_wait(SECOND - STEP);
+    let in_line = |handle: &RateLimitHandle| {
+        assert!(handle.check(5).allowed);
+        let service = handle.layer().waiting().cost(|cost: &u32| u64::from(*cost)).layer(Probe::new().0);
+        let mut call: Call = Box::pin(service.oneshot(10));
+        assert!(polled(&mut call, &Arc::default()).is_pending());
+        call
+    };
+    let changes: [(fn(&RateLimitHandle), bool); 4] = [
+        (|handle| handle.charge(5), false),
+        (RateLimitHandle::drain, false),
+        (|handle| handle.pause(SECOND), false),
+        (RateLimitHandle::reset, true),
+    ];
+    for (change, passes) in changes {
+        let handle = RateLimitHandle::try_new(settings).unwrap();
+        let mut call = in_line(&handle);
+        change(&handle);
+        let Poll::Ready(answer) = polled(&mut call, &Arc::default()) else { panic!("it waits: {handle:?}") };
+        assert_eq!(answer.is_ok(), passes);
+    }
+    // A booking that is taken back.
+    let handle = RateLimitHandle::try_new(STEADY).unwrap();
+    let (call, begin) = (caller(&handle), Instant::now());
+    let booked: Vec<_> = (0..20).map(|_| handle.reserve(1).unwrap()).collect();
+    let waits = tokio::spawn(call(7));
+    tokio::task::yield_now().await;
+    booked.into_iter().rev().for_each(drop);
+    assert_eq!((waits.await.unwrap(), begin.elapsed()), (Ok(7), Duration::ZERO));
+}
+
+/// A lesser quota, which adds up along the line.
+#[tokio::test(start_paused = true)]
+async fn a_lesser_quota_sends_away_those_at_the_end_of_the_line() {
+    let handle = RateLimitHandle::try_new(STEADY.max_wait(SECOND)).unwrap();
+    let call = caller(&handle);
+    assert!(handle.check(1).allowed);
+    let mut calls: Vec<_> = (0..5).map(&call).collect();
+    for call in &mut calls {
+        assert!(polled(call, &Arc::default()).is_pending());
+    }
+    handle.set_quota(Quota::per_second(2).burst(1)).unwrap();
+    let stay = calls.iter_mut().map(|call| polled(call, &Arc::default()).is_pending()).collect::<Vec<_>>();
+    assert_eq!(stay, [true, true, false, false, false]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_stands_behind_a_large_cost_goes_when_that_leaves() {
+    let handle = RateLimitHandle::try_new(Settings::token_bucket(Quota::per_second(10))).unwrap();
+    let service = handle.layer().waiting().cost(|cost: &u32| u64::from(*cost)).layer(Probe::new().0);
+    let call = |cost| -> Call { Box::pin(service.clone().oneshot(cost)) };
+    assert!(handle.check(5).allowed);
+    let (mut large, mut small) = (call(10), call(1));
+    assert!(polled(&mut large, &Arc::default()).is_pending() && polled(&mut small, &Arc::default()).is_pending());
+    drop(large);
+    assert_eq!(polled(&mut small, &Arc::default()), Poll::Ready(Ok(1)));
+}
+
+/// Bookings push the line back, which it does not see at once; who has a deadline is told when that is over, and not when its turn comes.
+#[tokio::test(start_paused = true)]
+async fn who_is_late_is_told_at_its_deadline_and_not_at_its_turn() {
+    let handle = RateLimitHandle::try_new(STEADY).unwrap();
+    let call = caller(&handle);
+    assert!(handle.check(1).allowed);
+    let patient = tokio::spawn(call(1));
+    tokio::task::yield_now().await;
+    let begin = Instant::now();
+    let hurried = tokio::spawn(Deadline::after(3 * STEP).scope(call(2)));
+    tokio::task::yield_now().await;
+    (0..20).for_each(|_| handle.reserve(1).unwrap().keep());
+    assert_eq!(rejected(hurried.await.unwrap()).reason(), Reason::RateLimited);
+    assert!(begin.elapsed() < 4 * STEP, "{:?}", begin.elapsed());
+    assert_eq!(patient.await.unwrap(), Ok(1));
+}
+
+/// Of two limits, the one that can never pay refuses, and not the one that could later.
+#[tokio::test(start_paused = true)]
+async fn who_can_never_pass_hears_of_the_limit_that_can_never_pay() {
+    let settings =
+        Settings::token_bucket(Quota::per_second(10)).and(Settings::sliding_log(Quota::per_day(5)).name("day"));
+    let handle = RateLimitHandle::try_new(settings).unwrap();
+    handle.drain();
+    let service = handle.layer().waiting().cost(|cost: &u32| u64::from(*cost)).layer(Probe::new().0);
+    let refused = rejected(service.oneshot(6).await);
+    assert_eq!((refused.policy(), refused.reason()), ("day", Reason::CostTooHigh));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_large_cost_at_the_head_is_not_passed_by() {
     let settings = Settings::token_bucket(Quota::per_second(10)).max_wait(Duration::MAX);
     let layer = RateLimitLayer::new(settings).waiting().cost(|cost: &u32| u64::from(*cost));
@@ -308,6 +458,34 @@ fn a_runtime_that_ends_takes_nobody_else_along() {
     drop(one);
     assert!(other.block_on(first).unwrap_err().is_cancelled());
     assert_eq!(other.block_on(second).unwrap(), Ok(2));
+}
+
+/// A runtime of one thread that nobody drives any more, and that is kept, fires no timers: who waits in another does not depend on it.
+#[test]
+fn a_runtime_that_stands_still_holds_up_nobody_else() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let handle = RateLimitHandle::try_new(STEADY).unwrap();
+    let call = caller(&handle);
+    assert!(handle.check(1).allowed);
+    let (mut first, second) = (call(1), call(2));
+    let one = runtime();
+    one.block_on(async { assert!(polled(&mut first, &Arc::default()).is_pending()) });
+    let (stands, stands_still) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(move || {
+            let other = runtime();
+            let mut second = tokio_test::task::spawn(second);
+            assert!(other.block_on(async { second.poll() }).is_pending());
+            stands_still.recv().unwrap();
+            other.block_on(async { tokio::time::timeout(SECOND, second).await })
+        });
+        while handle.snapshot().waiting < 2 {
+            std::thread::yield_now();
+        }
+        assert_eq!(one.block_on(first), Ok(1));
+        stands.send(()).unwrap();
+        assert_eq!(waits.join().unwrap(), Ok(Ok(2)));
+    });
 }
 
 /// What was asked is admitted, refused or given back, whoever is cancelled when.
@@ -424,8 +602,19 @@ async fn when_the_line_is_full_readiness_comes_at_once_and_the_answer_is_a_refus
     assert!(waits.poll().is_pending());
     drop(waits);
     assert_eq!(layer.handle().snapshot().waiting, 1);
-    let refused = services[2].ready().await.unwrap().call(7).await;
+    let heard = Arc::new(AtomicUsize::new(0));
+    let told = Arc::clone(&heard);
+    layer.handle().on_event(move |_| {
+        told.fetch_add(1, Ordering::SeqCst);
+    });
+    // Asked several times it is still one call that is refused, and one that is never made is none.
+    for _ in 0..3 {
+        services[2].ready().await.unwrap();
+    }
+    assert_eq!(heard.load(Ordering::SeqCst), 0);
+    let refused = services[2].call(7).await;
     assert_eq!(rejected(refused).reason(), Reason::RateLimited);
+    assert_eq!(heard.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -52,6 +52,7 @@ async fn most_calls_of_a_busy_key_ask_nobody() {
                 verdict.unwrap();
                 at_once += 1;
             }
+            Taken::Unpaid => panic!("nothing is in shadow"),
             Taken::Later(verdict) => verdict.await.unwrap(),
         }
         if n % 100 == 0 {

@@ -36,6 +36,7 @@ pub(crate) fn lanes(url: &str, settings: LaneSettings) -> Lanes {
 pub(crate) async fn take(limits: &RedisLimits<String>, key: &str, cost: u64) -> Result<(), Rejected> {
     match limits.take(&key.to_owned(), cost) {
         Taken::Now(verdict) => verdict,
+        Taken::Unpaid => Ok(()),
         Taken::Later(verdict) => verdict.await,
     }
 }
