@@ -179,6 +179,14 @@ impl Rejected {
         self
     }
 
+    /// As [`with_retry_after`](Self::with_retry_after), in nanoseconds.
+    #[cfg_attr(not(feature = "rate-limit"), allow(dead_code))]
+    #[inline]
+    pub(crate) const fn with_retry_after_nanos(mut self, nanos: u64) -> Self {
+        self.0.retry_after = if nanos < UNKNOWN { nanos } else { UNKNOWN - 1 };
+        self
+    }
+
     /// The name of the policy that refused: in nested stacks it says whose refusal this is.
     #[must_use]
     pub const fn policy(&self) -> &'static str {

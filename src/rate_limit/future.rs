@@ -52,6 +52,7 @@ impl<F, B> ResponseFuture<F, B> {
         Self { state: State::Called { inner, bill } }
     }
 
+    #[inline]
     pub(super) const fn refused(rejected: Rejected) -> Self {
         Self { state: State::Refused { rejected } }
     }
@@ -159,7 +160,7 @@ impl<S, Req, A> Waiting<S, Req, A> {
                 }
             }
         };
-        Poll::Ready(limiter.refuse(limiter.refusal(refused, cost)).map_or(Ok(None), Err))
+        Poll::Ready(limiter.refuse(limiter.refusal(refused, cost)).map(|()| None))
     }
 
     /// Nobody waits for what is only counted.
@@ -167,7 +168,7 @@ impl<S, Req, A> Waiting<S, Req, A> {
     fn pass_in_shadow(&self, now: Instant) -> Result<Option<Instant>, Rejected> {
         match self.limiter.take_at(now, self.cost) {
             Ok(()) => Ok(Some(now)),
-            Err(refused) => self.limiter.refuse(refused).map_or(Ok(None), Err),
+            Err(refused) => self.limiter.refuse(refused).map(|()| None),
         }
     }
 }

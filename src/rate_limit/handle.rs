@@ -95,7 +95,7 @@ impl RateLimitHandle {
     pub fn try_acquire(&self, cost: u64) -> Result<(), Rejected> {
         match self.limiter.take(cost) {
             Ok(()) => Ok(()),
-            Err(refused) => self.limiter.refuse(refused).map_or(Ok(()), Err),
+            Err(refused) => self.limiter.refuse(refused),
         }
     }
 

@@ -140,7 +140,7 @@ where
         }
         let mut paid = Some(cost);
         if let Err(refused) = self.limiter.take(cost) {
-            if let Some(rejected) = self.limiter.refuse(refused) {
+            if let Err(rejected) = self.limiter.refuse(refused) {
                 return ResponseFuture::refused(rejected);
             }
             paid = None;

@@ -167,20 +167,27 @@ impl Limiter {
         }
     }
 
-    /// The refusal of a call, and its report. `None` in shadow mode: it passes.
+    /// The refusal of a call, and its report. In shadow mode it passes.
+    ///
+    /// Who floods is refused at every call, so where nobody listens that costs no call of its own.
+    #[inline]
+    pub(super) fn refuse(&self, refused: Refused) -> Result<(), Rejected> {
+        if self.events.is_heard() || self.is_shadow() { self.report(refused) } else { Err(self.rejected(refused)) }
+    }
+
     #[cold]
     #[inline(never)]
-    pub(super) fn refuse(&self, refused: Refused) -> Option<Rejected> {
+    fn report(&self, refused: Refused) -> Result<(), Rejected> {
         let rejected = self.rejected(refused);
         let shadow = self.is_shadow();
         self.events.emit(|| EventKind::Rejected { rejected: &rejected, shadow });
-        (!shadow).then_some(rejected)
+        if shadow { Ok(()) } else { Err(rejected) }
     }
 
     /// The refusal of a call for which the inner service is not ready, also in shadow mode.
     #[cold]
     pub(super) fn refuse_unready(&self, refused: Refused) -> Rejected {
-        self.refuse(refused).unwrap_or_else(|| self.rejected(refused))
+        self.refuse(refused).err().unwrap_or_else(|| self.rejected(refused))
     }
 
     /// What a call is told that would have to wait too long in line.
@@ -189,13 +196,19 @@ impl Limiter {
         Refused { wait, ..self.look(cost) }
     }
 
+    #[inline]
     pub(super) fn rejected(&self, refused: Refused) -> Rejected {
         let name = match &self.used {
             Used::Bucket(bucket) => bucket.name(),
             Used::Counter(counter) => counter.name(),
-            Used::Ledger(book) => book.lock().limits.get(refused.limit).map_or(self.events.name(), |limit| limit.name),
+            Used::Ledger(book) => self.name_in(book, refused.limit),
         };
         rejected(name, refused)
+    }
+
+    #[cold]
+    fn name_in(&self, book: &Mutex<Book>, limit: usize) -> &'static str {
+        book.lock().limits.get(limit).map_or(self.events.name(), |limit| limit.name)
     }
 
     pub(super) fn is_shadow(&self) -> bool {
@@ -353,9 +366,11 @@ impl Book {
     }
 }
 
+#[inline]
 pub(super) fn rejected(name: &'static str, refused: Refused) -> Rejected {
-    match refused.wait() {
-        None => Rejected::new(name, Reason::CostTooHigh),
-        Some(wait) => Rejected::new(name, Reason::RateLimited).with_retry_after(wait),
+    if refused.wait == NEVER {
+        Rejected::new(name, Reason::CostTooHigh)
+    } else {
+        Rejected::new(name, Reason::RateLimited).with_retry_after_nanos(refused.wait)
     }
 }
