@@ -87,7 +87,8 @@ const RATE_LIMIT: [&str; 25] = [
     "keyed_waiting",
     "loom_models",
 ];
-const REDIS: [&str; 8] = ["policy", "failure", "script", "lease", "source", "lane", "lanes", "limits"];
+const REDIS: [&str; 10] =
+    ["policy", "failure", "script", "lease", "source", "lane", "lanes", "limits", "envelope", "codec"];
 const CACHE: [&str; 20] = [
     "key", "policy", "keep", "life", "entry", "hashed", "status", "store", "memory", "flight", "tags", "stats",
     "state", "hooks", "handle", "load", "miss", "future", "service", "layer",
@@ -260,6 +261,8 @@ fn pure_files_know_no_lock_no_async_and_no_tower() {
         "redis/failure",
         "redis/script",
         "redis/lease",
+        "redis/envelope",
+        "redis/codec",
         "red/buckets",
         "red/policy",
         "red/snapshot",

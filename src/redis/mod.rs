@@ -113,6 +113,8 @@
 //!
 //! When a lane is to be made outside a tokio runtime.
 
+mod codec;
+mod envelope;
 mod failure;
 mod lane;
 mod lanes;
@@ -124,10 +126,21 @@ mod source;
 
 pub use deadpool_redis;
 
+#[cfg(feature = "json")]
+pub use self::codec::Json;
+#[cfg(feature = "postcard")]
+pub use self::codec::Postcard;
 pub use self::{
+    codec::{Bytes, Codec},
     failure::RedisFailure,
     lanes::Lanes,
     lease::LeaseSettings,
     limits::{RedisLimits, Verdict},
     policy::{LaneSettings, Unavailable},
 };
+
+/// The pure parser, for the target in `fuzz/`.
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use super::envelope::{FRONT, Lengths, Opened, Sealed, Stamp, back, front, open, size};
+}
