@@ -183,7 +183,7 @@ mod store;
 mod tags;
 
 pub use self::{
-    entry::{Entry, Envelope},
+    entry::{Entry, Envelope, Seen, WeakEntry},
     future::ResponseFuture,
     handle::CacheHandle,
     hooks::{ByRequest, ByResponse, Failures, Hooks, KeepAll, KeepBy, KeepOf, OfResponse, RefuseWaiters, ShareErrors},
@@ -195,5 +195,5 @@ pub use self::{
     service::Cache,
     stats::CacheStats,
     status::{CacheStatus, Tell, Untold, WhyStale},
-    store::{Done, Nowhere, Put, Store, Usage},
+    store::{Done, Fetched, Nowhere, Put, Store, Usage},
 };
