@@ -87,8 +87,27 @@ const RATE_LIMIT: [&str; 25] = [
     "keyed_waiting",
     "loom_models",
 ];
-const REDIS: [&str; 10] =
-    ["policy", "failure", "script", "lease", "source", "lane", "lanes", "limits", "envelope", "codec"];
+const REDIS: [&str; 19] = [
+    "policy",
+    "failure",
+    "script",
+    "lease",
+    "source",
+    "lane",
+    "lanes",
+    "limits",
+    "envelope",
+    "codec",
+    "names",
+    "store_policy",
+    "store_stats",
+    "far",
+    "store",
+    "behind",
+    "watch",
+    "listener",
+    "tiered",
+];
 const CACHE: [&str; 20] = [
     "key", "policy", "keep", "life", "entry", "hashed", "status", "store", "memory", "flight", "tags", "stats",
     "state", "hooks", "handle", "load", "miss", "future", "service", "layer",
@@ -263,6 +282,8 @@ fn pure_files_know_no_lock_no_async_and_no_tower() {
         "redis/lease",
         "redis/envelope",
         "redis/codec",
+        "redis/names",
+        "redis/store_policy",
         "red/buckets",
         "red/policy",
         "red/snapshot",

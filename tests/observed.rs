@@ -282,15 +282,15 @@ const SECOND: Duration = Duration::from_secs(1);
 const DECLARED: &str = "route";
 
 /// The patterns that are compared with the table below.
-const COMPARED: [&str; 7] = ["cache", "circuit_breaker", "rate_limit", "rate_limit_store", "red", "retry", "timeout"];
+const COMPARED: [&str; 8] =
+    ["cache", "cache_store", "circuit_breaker", "rate_limit", "rate_limit_store", "red", "retry", "timeout"];
 
 /// Everything that the tables promise for a pattern, and nothing else.
 fn exactly_the_table_is_emitted(recorder: &Kept, pattern: &str, chapter: &str) {
     assert!(COMPARED.contains(&pattern));
     let prefix = format!("buttress_{pattern}_");
     // A store that is kept elsewhere is observed by itself.
-    let is_of =
-        |name: &str| name.starts_with(&prefix) && (pattern == "rate_limit_store" || !name.contains("_limit_store_"));
+    let is_of = |name: &str| name.starts_with(&prefix) && (pattern.ends_with("_store") || !name.contains("_store_"));
     let rows = || METRICS.iter().filter(|row| is_of(row.name));
     let promised: BTreeSet<String> =
         rows().flat_map(|row| row.labels.iter().map(move |label| format!("{}/{label}", row.name))).collect();

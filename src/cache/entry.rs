@@ -145,6 +145,12 @@ impl<V> Entry<V> {
         self.with_far(seen, Some(ttl), time::now())
     }
 
+    /// With this note, as long as nobody else has it.
+    #[must_use]
+    pub fn with_seen(self, seen: Seen) -> Self {
+        self.with_far(Some(seen), None, time::now())
+    }
+
     /// Nobody is answered with it any more.
     pub fn void(&self) {
         self.0.standing.store(VOID, Ordering::Release);
@@ -327,6 +333,12 @@ impl<V> WeakEntry<V> {
     #[must_use]
     pub fn upgrade(&self) -> Option<Entry<V>> {
         self.0.upgrade().map(Entry)
+    }
+
+    /// Whether nobody has it any more.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.0.strong_count() == 0
     }
 }
 

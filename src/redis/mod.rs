@@ -113,16 +113,25 @@
 //!
 //! When a lane is to be made outside a tokio runtime.
 
+mod behind;
 mod codec;
 mod envelope;
 mod failure;
+mod far;
 mod lane;
 mod lanes;
 mod lease;
 mod limits;
+mod listener;
+mod names;
 mod policy;
 mod script;
 mod source;
+mod store;
+mod store_policy;
+mod store_stats;
+mod tiered;
+mod watch;
 
 pub use deadpool_redis;
 
@@ -137,6 +146,10 @@ pub use self::{
     lease::LeaseSettings,
     limits::{RedisLimits, Verdict},
     policy::{LaneSettings, Unavailable},
+    store::{Fetching, RedisStore, Writing},
+    store_policy::{Invalidation, RedisStoreSettings, SingleLoad, TierSettings},
+    store_stats::RedisStoreStats,
+    tiered::TieredStore,
 };
 
 /// The pure parser, for the target in `fuzz/`.

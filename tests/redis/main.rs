@@ -1,6 +1,7 @@
 //! Against servers that these tests start themselves, in real time.
 
 mod away;
+mod cache;
 mod cluster;
 mod lanes;
 mod leases;
@@ -8,6 +9,8 @@ mod limits;
 mod proxy;
 mod sentinel;
 mod server;
+mod store;
+mod tiered;
 
 use std::time::Duration;
 
