@@ -20,7 +20,10 @@
     feature = "http",
     doc = "| [`http`] | what all this means for HTTP: statuses, `Retry-After`, idempotent requests, bodies that can be sent again, refusals as responses, clients behind proxies |"
 )]
-#![cfg_attr(feature = "redis", doc = "| [`redis`] | limits that a whole fleet shares, and calm when Redis is away |")]
+#![cfg_attr(
+    feature = "redis",
+    doc = "| [`redis`] | limits and cached answers that a whole fleet shares, and calm when Redis is away |"
+)]
 #![cfg_attr(
     feature = "health",
     doc = "| [`health`] | one report of named parts: liveness, readiness, a metrics page |"
