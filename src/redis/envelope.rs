@@ -80,6 +80,13 @@ pub const fn size(back: usize) -> usize {
     back.saturating_add(FRONT + TIMES)
 }
 
+/// What the scripts take for the version of what is under a key: they look no further than this.
+#[must_use]
+pub fn front_of(bytes: &[u8]) -> Option<[u8; FRONT]> {
+    let front: [u8; FRONT] = *bytes.first_chunk()?;
+    (bytes.len() >= FRONT + TIMES && front[..2] == MAGIC && front[2] == VERSION).then_some(front)
+}
+
 /// Reads what is under a key.
 #[must_use]
 pub fn open(bytes: &[u8]) -> Opened<'_> {

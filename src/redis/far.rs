@@ -146,12 +146,9 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Far<V, C> {
                 // What is loaded from now on is younger than the mark that took its place.
                 looked = self.look(&digest, lease.as_ref(), insists).await;
             }
-            let looked = match looked {
-                Ok(looked) => looked,
-                Err(_) => {
-                    let note = Note { version: Version::Unknown, at: 0, known: time::now(), flag, is_found: false };
-                    return Fetched { entry: None, seen: Some(Seen::new(note)), hold: None };
-                }
+            let Ok(looked) = looked else {
+                let note = Note { version: Version::Unknown, at: 0, known: time::now(), flag, is_found: false };
+                return Fetched { entry: None, seen: Some(Seen::new(note)), hold: None };
             };
             if let Some((single, _)) = &lease
                 && !looked.is_fresh
@@ -169,7 +166,7 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Far<V, C> {
                     continue;
                 }
             }
-            return self.found(digest, looked, flag, lease.map(|(_, token)| token));
+            return self.found(digest, looked, flag.as_ref(), lease.map(|(_, token)| token));
         }
     }
 
@@ -177,7 +174,7 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Far<V, C> {
         self: Arc<Self>,
         digest: Digest,
         looked: Looked<V>,
-        flag: Option<Flag>,
+        flag: Option<&Flag>,
         token: Option<String>,
     ) -> Fetched<V> {
         let Looked { entry, is_foreign, version, at, known, has_lease, .. } = looked;
@@ -186,7 +183,7 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Far<V, C> {
             self.events.emit(|| EventKind::StoreForeign);
         }
         if entry.is_some() { &self.counts.hits } else { &self.counts.misses }.one();
-        let note = |is_found| Seen::new(Note { version, at, known, flag: flag.clone(), is_found });
+        let note = |is_found| Seen::new(Note { version, at, known, flag: flag.cloned(), is_found });
         let entry = entry.map(|entry| entry.with_seen(note(true)));
         let hold = token.filter(|_| has_lease).map(|token| Box::new(Lease { far: self, digest, token }) as Box<_>);
         Fetched { entry, seen: Some(note(false)), hold }
@@ -224,16 +221,16 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Far<V, C> {
             has_lease: has_lease != 0,
             had_bad_mark: false,
         };
-        if let Opened::Sealed(sealed) = envelope::open(&bytes) {
-            if !self.is_void(&sealed, all, &mut looked.had_bad_mark).await? {
-                let entry = self.entry(&sealed, at);
-                looked.is_foreign = entry.is_none();
-                if let Some((entry, is_fresh)) = entry {
-                    (looked.entry, looked.is_fresh) = (Some(entry), is_fresh);
-                }
+        let opened = envelope::open(&bytes);
+        looked.is_foreign = opened == Opened::Foreign && !bytes.is_empty();
+        if let Opened::Sealed(sealed) = opened
+            && !self.is_void(&sealed, all, &mut looked.had_bad_mark).await?
+        {
+            let entry = self.entry(&sealed, at);
+            looked.is_foreign = entry.is_none();
+            if let Some((entry, is_fresh)) = entry {
+                (looked.entry, looked.is_fresh) = (Some(entry), is_fresh);
             }
-        } else {
-            looked.is_foreign = looked.version == Version::Foreign;
         }
         Ok(looked)
     }
@@ -396,11 +393,7 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Far<V, C> {
 
 impl Version {
     fn of(bytes: &[u8]) -> Self {
-        match (envelope::open(bytes), bytes.first_chunk()) {
-            (_, None) if bytes.is_empty() => Self::Nothing,
-            (Opened::Sealed(_) | Opened::Grave(_), Some(front)) => Self::Of(*front),
-            _ => Self::Foreign,
-        }
+        if bytes.is_empty() { Self::Nothing } else { envelope::front_of(bytes).map_or(Self::Foreign, Self::Of) }
     }
 
     const fn is_of_a_value(&self) -> bool {

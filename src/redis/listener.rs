@@ -55,6 +55,7 @@ impl Listener {
                     return;
                 }
                 self.watch(connection, &lost).await;
+                drop(lost);
             }
             if !self.tell(|hears| hears.listens(false)) {
                 return;
@@ -65,17 +66,18 @@ impl Listener {
     }
 
     async fn connect(&self, server: &Client, lost: &Arc<Notify>) -> RedisResult<MultiplexedConnection> {
-        let (hears, names, origin, lost) = (Weak::clone(&self.hears), self.names, self.origin, Arc::clone(lost));
+        let (hears, names, origin, lost) = (Weak::clone(&self.hears), self.names, self.origin, Arc::downgrade(lost));
         // In the connection's own task, so that what was told before an answer is known before it.
         let push = move |push: PushInfo| {
             match &push.kind {
                 PushKind::Invalidate => invalidated(&push.data, &hears),
                 PushKind::Message => published(&push.data, names, origin, &hears),
                 PushKind::Disconnection => {
-                    if let Some(hears) = hears.upgrade() {
+                    // A connection that was given up before says nothing of the next one.
+                    if let (Some(hears), Some(lost)) = (hears.upgrade(), lost.upgrade()) {
                         hears.listens(false);
+                        lost.notify_one();
                     }
-                    lost.notify_one();
                 }
                 _ => {}
             }

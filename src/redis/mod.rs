@@ -230,5 +230,5 @@ pub use self::{
 /// The pure parser, for the target in `fuzz/`.
 #[doc(hidden)]
 pub mod fuzzing {
-    pub use super::envelope::{FRONT, Lengths, Opened, Sealed, Stamp, back, front, open, size};
+    pub use super::envelope::{FRONT, Lengths, Opened, Sealed, Stamp, back, front, front_of, open, size};
 }

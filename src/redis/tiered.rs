@@ -23,7 +23,7 @@ use super::{
     watch::Watch,
 };
 use crate::{
-    cache::{CacheKey, Entry, MemoryStore, Put, Seen, Store, Usage},
+    cache::{CacheKey, Done, Entry, MemoryStore, Put, Seen, Store, Usage},
     error::ConfigError,
     event::{Event, EventKind},
     sync::Mutex,
@@ -197,7 +197,7 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Store<CacheKey, V> for TieredStore<V
     }
 
     fn remove(&self, key: &CacheKey) -> Writing {
-        let _ = self.tiers.near.remove(key);
+        let Done = self.tiers.near.remove(key);
         let (far, digest, stamp) = (Arc::clone(&self.tiers.far), key.digest(), self.tiers.far.stamp());
         Writing(Box::pin(async move { far.forget(&digest, stamp).await }))
     }
@@ -208,7 +208,7 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Store<CacheKey, V> for TieredStore<V
     }
 
     fn clear(&self) -> Writing {
-        let _ = self.tiers.near.clear();
+        let Done = self.tiers.near.clear();
         let far = Arc::clone(&self.tiers.far);
         Writing(Box::pin(async move { far.forget_all().await }))
     }

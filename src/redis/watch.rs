@@ -65,11 +65,17 @@ impl<V> Watch<V> {
     /// Whether nothing was heard of it since its load began. From now on it is void when something is.
     pub(super) fn admit(&self, digest: Digest, entry: &Entry<V>, written: Option<Stamp>, flag: Option<&Flag>) -> bool {
         let tags = entry.envelope().tags.iter().map(|tag| digest_of_tag(tag)).collect();
+        // The last to have an entry drops its value, which is somebody's code.
+        let before;
         let mut records = self.0.lock();
         if flag.is_some_and(|flag| flag.load(Ordering::Acquire)) {
             return false;
         }
         let record = records.of(digest);
+        before = record.entry.as_ref().and_then(WeakEntry::upgrade);
+        if before.as_ref().is_some_and(|before| before.generation() > entry.generation()) {
+            return false;
+        }
         (record.entry, record.tags, record.written) = (Some(entry.downgrade()), tags, written);
         true
     }
@@ -198,6 +204,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_older_than_what_is_near_does_not_take_its_place() {
+        let watch = Watch::new();
+        let of = |generation| {
+            let mut envelope = Envelope::new(Duration::from_secs(60));
+            envelope.generation = generation;
+            Entry::new(7, envelope)
+        };
+        let (newer, newest) = (of(2), of(3));
+        assert!(watch.admit(digest(1), &newer, None, None));
+        assert!(!watch.admit(digest(1), &of(1), None, None));
+        assert!(watch.admit(digest(1), &newest, None, None));
+        let kept = watch.0.lock().of[&digest(1)].entry.clone();
+        assert!(kept.and_then(|kept| kept.upgrade()).is_some_and(|kept| kept.is(&newest)));
+    }
+
+    #[test]
     fn an_echo_is_suspect_once() {
         let watch = Watch::new();
         let entry = entry(&[]);
@@ -227,7 +249,7 @@ mod tests {
     }
 
     /// A value whose destructor comes back.
-    struct Nosy(std::sync::Weak<Watch<Nosy>>);
+    struct Nosy(std::sync::Weak<Watch<Self>>);
 
     impl Drop for Nosy {
         fn drop(&mut self) {

@@ -3,6 +3,7 @@
 mod away;
 mod cache;
 mod cluster;
+mod cluster_cache;
 mod lanes;
 mod leases;
 mod limits;

@@ -15,10 +15,10 @@ use crate::{
     server::{Server, free_port},
 };
 
-type Tiered = Node<TieredStore<Page>>;
+pub(crate) type Tiered = Node<TieredStore<Page>>;
 
-const TIER: TierSettings = TierSettings::new();
-const PUBLISHED: RedisStoreSettings = STORE.invalidation(Invalidation::PubSub);
+pub(crate) const TIER: TierSettings = TierSettings::new();
+pub(crate) const PUBLISHED: RedisStoreSettings = STORE.invalidation(Invalidation::PubSub);
 
 struct Process {
     lanes: LaneSettings,
@@ -44,10 +44,10 @@ impl Process {
     }
 }
 
-async fn listening(node: &Tiered) {
+pub(crate) async fn listening(node: &Tiered) {
     until("it listens", async || {
         // It begins with the first question.
-        let _ = buttress::cache::Store::fetch(node.cache.store(), &key("another"));
+        drop(buttress::cache::Store::fetch(node.cache.store(), &key("another")));
         node.cache.store().is_listening().then_some(())
     })
     .await;
