@@ -158,7 +158,13 @@ impl<V> Entry<V> {
 
     /// It is stale at once: served only as far as the settings allow it for one that is, and gone where they do not. One that is being stored is void.
     pub fn age(&self) {
-        for (is, becomes) in [(PROVISIONAL, VOID), (CONFIRMED, AGED), (REFRESHING, AGED), (CONFIRMED, AGED)] {
+        loop {
+            let is = self.0.standing.load(Ordering::Acquire);
+            let becomes = match is {
+                PROVISIONAL => VOID,
+                CONFIRMED | REFRESHING => AGED,
+                _ => return,
+            };
             if self.moves(is, becomes) {
                 return;
             }
