@@ -153,7 +153,7 @@ impl<V> Entry<V> {
 
     /// Nobody is answered with it any more.
     pub fn void(&self) {
-        self.0.standing.store(VOID, Ordering::Release);
+        self.0.standing.swap(VOID, Ordering::AcqRel);
     }
 
     /// It is stale at once: served only as far as the settings allow it for one that is, and gone where they do not. One that is being stored is void.
