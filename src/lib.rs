@@ -20,7 +20,10 @@
     feature = "http",
     doc = "| [`http`] | what all this means for HTTP: statuses, `Retry-After`, idempotent requests, bodies that can be sent again, refusals as responses, clients behind proxies |"
 )]
-#![cfg_attr(feature = "redis", doc = "| [`redis`] | limits that a whole fleet shares, and calm when Redis is away |")]
+#![cfg_attr(
+    feature = "redis",
+    doc = "| [`redis`] | limits and cached answers that a whole fleet shares, and calm when Redis is away |"
+)]
 #![cfg_attr(
     feature = "health",
     doc = "| [`health`] | one report of named parts: liveness, readiness, a metrics page |"
@@ -69,11 +72,13 @@
 //! | `retry` | yes | [`retry`](https://docs.rs/buttress/latest/buttress/retry), [`budget`](https://docs.rs/buttress/latest/buttress/budget) | `rand` without its generators |
 //! | `timeout` | yes | [`timeout`](https://docs.rs/buttress/latest/buttress/timeout) | nothing |
 //! | `http` | no | [`http`](https://docs.rs/buttress/latest/buttress/http): what it all means for HTTP | `rate-limit`, `retry`, `http`, `http-body`, `bytes`, `httpdate` |
-//! | `redis` | no | [`redis`](https://docs.rs/buttress/latest/buttress/redis): limits that a whole fleet shares | `circuit-breaker`, `rate-limit`, `deadpool-redis` |
+//! | `redis` | no | [`redis`](https://docs.rs/buttress/latest/buttress/redis): limits and answers that a whole fleet shares | `cache`, `circuit-breaker`, `rate-limit`, `deadpool-redis` |
 //! | `red` | yes | [`red`](https://docs.rs/buttress/latest/buttress/red) | nothing |
 //! | `health` | no | [`health`](https://docs.rs/buttress/latest/buttress/health): liveness, readiness and figures as JSON, with `http` as a service | `serde_json` |
 //! | `metrics` | yes | events as counters and gauges of the [`metrics`](https://docs.rs/metrics) facade | one load per event while no recorder is installed |
 //! | `serde` | no | snapshots as JSON | `serde` without its macros |
+//! | `json` | no | [`redis`](https://docs.rs/buttress/latest/buttress/redis): cached values as JSON | `redis`, `serde_json` |
+//! | `postcard` | no | [`redis`](https://docs.rs/buttress/latest/buttress/redis): cached values in the form of postcard | `redis`, `postcard` |
 //! | `tracing` | no | events for `tracing` subscribers | one load per event while nobody subscribes |
 //! | `full` | no | all of these | |
 //! | `quanta` | no | the time stamp counter as the clock: the benchmarks beside the peers read it, those of the crate alone read tokio's | paused time no longer drives it, so keep it out of tests |

@@ -8,8 +8,8 @@ use buttress::{
     Budget, ConfigError, Deadline, DeadlineLayer, Error, ErrorsAreTransient, Late, Rejected,
     budget::Withdrawal,
     cache::{
-        self, Cache, CacheHandle, CacheKey, CacheLayer, CacheStats, CacheStatus, Entry, Hooks, Keep, KeepAll,
-        RefuseWaiters, Untold,
+        self, Cache, CacheHandle, CacheKey, CacheLayer, CacheStats, CacheStatus, Entry, Fetched, Hooks, Keep, KeepAll,
+        RefuseWaiters, Seen, Untold, WeakEntry,
     },
     circuit_breaker::{
         CircuitBreaker, CircuitBreakerHandle, CircuitBreakerLayer, CircuitBreakerSettings as Settings,
@@ -22,6 +22,7 @@ use buttress::{
         RateLimitHandle, RateLimitLayer, Reservation, Waiting, WaitingFuture,
     },
     red::{self, Red, RedHandle, RedLayer},
+    redis::{self, Lanes, RedisStore, RedisStoreStats, TieredStore},
     retry::{self, CloneRequest, FlatCost, OfSettings, Retry, RetryHandle, RetryLayer, RetrySettings},
     timeout::{self, Timeout, TimeoutHandle, TimeoutLayer},
 };
@@ -83,6 +84,17 @@ fn auto_traits_are_those_of_what_is_inside() {
         CacheStats: send true, sync true, unpin true;
         CacheStatus: send true, sync true, unpin true;
         Entry<u32>: send true, sync true, unpin true;
+        WeakEntry<u32>: send true, sync true, unpin true;
+        WeakEntry<NotSync>: send false, sync false, unpin true;
+        Seen: send true, sync true, unpin true;
+        Fetched<u32>: send true, sync false, unpin true;
+        Lanes: send true, sync true, unpin true;
+        RedisStore<Vec<u8>>: send true, sync true, unpin true;
+        TieredStore<Vec<u8>>: send true, sync true, unpin true;
+        TieredStore<NotSync>: send false, sync false, unpin true;
+        RedisStoreStats: send true, sync true, unpin true;
+        redis::Fetching<u32>: send true, sync false, unpin true;
+        redis::Writing: send true, sync false, unpin true;
         Keep: send true, sync true, unpin true;
         CircuitBreakerLayer: send true, sync true, unpin true;
         CircuitBreakerHandle: send true, sync true, unpin true;

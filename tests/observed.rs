@@ -282,15 +282,15 @@ const SECOND: Duration = Duration::from_secs(1);
 const DECLARED: &str = "route";
 
 /// The patterns that are compared with the table below.
-const COMPARED: [&str; 7] = ["cache", "circuit_breaker", "rate_limit", "rate_limit_store", "red", "retry", "timeout"];
+const COMPARED: [&str; 8] =
+    ["cache", "cache_store", "circuit_breaker", "rate_limit", "rate_limit_store", "red", "retry", "timeout"];
 
 /// Everything that the tables promise for a pattern, and nothing else.
 fn exactly_the_table_is_emitted(recorder: &Kept, pattern: &str, chapter: &str) {
     assert!(COMPARED.contains(&pattern));
     let prefix = format!("buttress_{pattern}_");
     // A store that is kept elsewhere is observed by itself.
-    let is_of =
-        |name: &str| name.starts_with(&prefix) && (pattern == "rate_limit_store" || !name.contains("_limit_store_"));
+    let is_of = |name: &str| name.starts_with(&prefix) && (pattern.ends_with("_store") || !name.contains("_store_"));
     let rows = || METRICS.iter().filter(|row| is_of(row.name));
     let promised: BTreeSet<String> =
         rows().flat_map(|row| row.labels.iter().map(move |label| format!("{}/{label}", row.name))).collect();
@@ -503,4 +503,33 @@ async fn a_store_that_is_away_is_no_refusal() {
     exactly_the_table_is_emitted(&recorder, "rate_limit_store", include_str!("../src/rate_limit/mod.rs"));
     let opened = recorder.values("buttress_circuit_breaker_transitions_total{name=redis,to=open}");
     assert_eq!(opened.values().sum::<u64>(), 1);
+}
+
+/// worldmonitor_3527_redis_error_looks_like_a_miss
+#[tokio::test]
+async fn a_cache_whose_store_is_away_says_so() {
+    use buttress::{
+        cache::{CacheKey, Store},
+        redis::{Bytes, LaneSettings, Lanes, RedisStore, RedisStoreSettings},
+    };
+    let recorder = Kept::default();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    // Nobody listens there.
+    let lanes = Lanes::try_from_url("redis://127.0.0.1:1/", LaneSettings::new()).unwrap();
+    let store: RedisStore<Vec<u8>> =
+        RedisStore::try_new(&lanes, RedisStoreSettings::new().name("pages"), Bytes).unwrap();
+    for _ in 0..10 {
+        assert!(store.fetch(&CacheKey::new("page", 1)).await.entry.is_none());
+    }
+    assert_eq!(
+        recorder.values("buttress_cache_store"),
+        some(&[
+            ("buttress_cache_store_failed_total{name=pages}", 5),
+            ("buttress_cache_store_foreign_total{name=pages}", 0),
+            ("buttress_cache_store_switches_total{name=pages,to=away}", 1),
+            ("buttress_cache_store_switches_total{name=pages,to=shared}", 0),
+        ])
+    );
+    exactly_the_table_is_emitted(&recorder, "cache_store", include_str!("../src/cache/mod.rs"));
+    assert_eq!((store.stats().errors, store.stats().misses), (10, 0));
 }

@@ -1,6 +1,11 @@
 //! What is kept of an answer.
 
-use std::{any::Any, fmt, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    fmt,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use super::{keep::Tags, life::Times};
 use crate::{
@@ -28,7 +33,17 @@ pub struct Envelope {
     pub tags: Arc<[Box<str>]>,
     /// The number of its load in this process: what has a higher one is newer.
     pub generation: u64,
+    /// What the far half said when its load began.
+    pub seen: Option<Seen>,
 }
+
+/// What the far half of a store said of a key when its load began: a note of the store's to itself, which the cache hands back with the entry. Clones are
+/// the same note.
+#[derive(Clone)]
+pub struct Seen(Arc<dyn Any + Send + Sync>);
+
+/// An entry that is found again as long as somebody has it.
+pub struct WeakEntry<V>(Weak<Kept<V>>);
 
 #[repr(C)] // What each hit looks at comes first, in as few cache lines as may be.
 struct Kept<V> {
@@ -40,6 +55,14 @@ struct Kept<V> {
     generation: u64,
     /// Nobody asks for another one before.
     throttled_until: AtomicU64,
+    far: Option<Box<Far>>,
+}
+
+/// What only an entry has that has to do with a far half.
+struct Far {
+    seen: Option<Seen>,
+    /// It is fresh until then where it is far.
+    fresh_until: Instant,
 }
 
 struct Tagged {
@@ -69,13 +92,36 @@ const PROVISIONAL: u64 = 0;
 const CONFIRMED: u64 = 1;
 /// Confirmed, and being loaded anew.
 const REFRESHING: u64 = 2;
+/// Gone, wherever it still is.
+const VOID: u64 = 3;
+/// Stale before its time.
+const AGED: u64 = 4;
+
+impl Seen {
+    /// A note.
+    pub fn new<T: Any + Send + Sync>(note: T) -> Self {
+        Self(Arc::new(note))
+    }
+
+    /// The note, if it is of this type.
+    #[must_use]
+    pub fn get<T: Any>(&self) -> Option<&T> {
+        self.0.downcast_ref()
+    }
+}
+
+impl fmt::Debug for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seen").finish_non_exhaustive()
+    }
+}
 
 impl Envelope {
     /// Of a value that was stored now, with this ttl, and nothing else.
     #[must_use]
     pub fn new(ttl: Duration) -> Self {
         let zero = Duration::ZERO;
-        Self { age: zero, ttl, max_stale: zero, cost: zero, tags: Arc::new([]), generation: 0 }
+        Self { age: zero, ttl, max_stale: zero, cost: zero, tags: Arc::new([]), generation: 0, seen: None }
     }
 }
 
@@ -84,12 +130,51 @@ impl<V> Entry<V> {
     #[must_use]
     pub fn new(value: V, envelope: Envelope) -> Self {
         let now = time::now();
-        let Envelope { age, ttl, max_stale, cost, tags, generation } = envelope;
+        let Envelope { age, ttl, max_stale, cost, tags, generation, seen } = envelope;
         let stored = now.saturating_sub(age);
         let fresh_until = stored.saturating_add(ttl);
         let stale_until = fresh_until.saturating_add(max_stale);
         let times = Times { fresh_until, stale_until, created: stored.saturating_sub(cost), stored };
-        Self::provisional(Content::Value(value), times, generation, tags)
+        Self::provisional(Content::Value(value), times, generation, tags).with_far(seen, None, now)
+    }
+
+    /// Fresh near for no longer than this from now, as long as nobody else has it: what the far half is told does not change.
+    #[must_use]
+    pub fn near_for(self, ttl: Duration) -> Self {
+        let seen = self.0.far.as_ref().and_then(|far| far.seen.clone());
+        self.with_far(seen, Some(ttl), time::now())
+    }
+
+    /// With this note, as long as nobody else has it.
+    #[must_use]
+    pub fn with_seen(self, seen: Seen) -> Self {
+        self.with_far(Some(seen), None, time::now())
+    }
+
+    /// Nobody is answered with it any more.
+    pub fn void(&self) {
+        self.0.standing.swap(VOID, Ordering::AcqRel);
+    }
+
+    /// It is stale at once: served only as far as the settings allow it for one that is, and gone where they do not. One that is being stored is void.
+    pub fn age(&self) {
+        loop {
+            let is = self.0.standing.load(Ordering::Acquire);
+            let becomes = match is {
+                PROVISIONAL => VOID,
+                CONFIRMED | REFRESHING => AGED,
+                _ => return,
+            };
+            if self.moves(is, becomes) {
+                return;
+            }
+        }
+    }
+
+    /// The same entry, for who does not keep it.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakEntry<V> {
+        WeakEntry(Arc::downgrade(&self.0))
     }
 
     /// The value. `None` where it is remembered that there is none: that is not to leave the process.
@@ -105,13 +190,15 @@ impl<V> Entry<V> {
     #[must_use]
     pub fn envelope(&self) -> Envelope {
         let times = self.0.times;
+        let fresh_until = self.0.far.as_ref().map_or(times.fresh_until, |far| far.fresh_until);
         Envelope {
             age: time::now().saturating_since(times.stored),
-            ttl: times.fresh_until.saturating_since(times.stored),
-            max_stale: times.stale_until.saturating_since(times.fresh_until),
+            ttl: fresh_until.saturating_since(times.stored),
+            max_stale: times.stale_until.saturating_since(fresh_until),
             cost: times.cost(),
             tags: self.tags().cloned().unwrap_or_else(|| Arc::new([])),
             generation: self.0.generation,
+            seen: self.0.far.as_ref().and_then(|far| far.seen.clone()),
         }
     }
 
@@ -142,16 +229,41 @@ impl<V> Entry<V> {
             content,
             generation,
             throttled_until: AtomicU64::new(0),
+            far: None,
         }))
     }
 
-    pub(super) fn confirm(&self) {
-        self.0.standing.store(CONFIRMED, Ordering::Release);
+    /// With what has to do with a far half, as long as nobody else has it.
+    pub(super) fn with_far(mut self, seen: Option<Seen>, near: Option<Duration>, now: Instant) -> Self {
+        if (seen.is_some() || near.is_some())
+            && let Some(kept) = Arc::get_mut(&mut self.0)
+        {
+            let fresh_until = kept.far.as_ref().map_or(kept.times.fresh_until, |far| far.fresh_until);
+            kept.far = Some(Box::new(Far { seen, fresh_until }));
+            if let Some(near) = near {
+                kept.times.fresh_until = fresh_until.min(now.saturating_add(near));
+            }
+        }
+        self
     }
 
+    /// Whether it was this, and so is that now.
+    fn moves(&self, is: u64, becomes: u64) -> bool {
+        self.0.standing.compare_exchange(is, becomes, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    pub(super) fn confirm(&self) {
+        self.moves(PROVISIONAL, CONFIRMED);
+    }
+
+    /// Neither before its time nor out of it.
     #[inline]
     pub(super) fn is_confirmed(&self) -> bool {
-        self.0.standing.load(Ordering::Acquire) != PROVISIONAL
+        matches!(self.0.standing.load(Ordering::Acquire), CONFIRMED | REFRESHING)
+    }
+
+    pub(super) fn is_aged(&self) -> bool {
+        self.0.standing.load(Ordering::Acquire) == AGED
     }
 
     pub(super) fn is_refreshing(&self) -> bool {
@@ -159,12 +271,12 @@ impl<V> Entry<V> {
     }
 
     pub(super) fn refreshes(&self) {
-        self.0.standing.store(REFRESHING, Ordering::Release);
+        self.moves(CONFIRMED, REFRESHING);
     }
 
     /// Nobody loads it anew any more.
     pub(super) fn rests(&self) {
-        self.0.standing.store(CONFIRMED, Ordering::Release);
+        self.moves(REFRESHING, CONFIRMED);
     }
 
     /// With another generation, as long as nobody else has it.
@@ -219,5 +331,31 @@ impl<V> fmt::Debug for Entry<V> {
     /// Without the value.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Entry").field("generation", &self.generation()).finish_non_exhaustive()
+    }
+}
+
+impl<V> WeakEntry<V> {
+    /// The entry, if somebody still has it.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Entry<V>> {
+        self.0.upgrade().map(Entry)
+    }
+
+    /// Whether nobody has it any more.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+}
+
+impl<V> Clone for WeakEntry<V> {
+    fn clone(&self) -> Self {
+        Self(Weak::clone(&self.0))
+    }
+}
+
+impl<V> fmt::Debug for WeakEntry<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WeakEntry").finish_non_exhaustive()
     }
 }

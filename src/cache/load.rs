@@ -5,14 +5,14 @@ use std::{any::Any, future::poll_fn, hash::Hash, pin::Pin, sync::Arc, task::Poll
 use tower::{Service, util::Oneshot};
 
 use super::{
-    entry::{Content, Entry, Failure},
+    entry::{Content, Entry, Failure, Seen},
     flight::{Caught, Flight, Landed, Place},
     hooks::{Failures, KeepBy, KeepOf, Shareable, failure},
     keep::{Keep, Span},
     life::{self, Life, Times},
     state::{State, uniform},
     stats::add,
-    store::Store,
+    store::{Fetched, Store},
 };
 use crate::{
     error::{LoadFailure, Reason, Rejected},
@@ -44,6 +44,14 @@ where
     at_hand: Option<Entry<V>>,
     place: Option<Place>,
     has_landed: bool,
+}
+
+/// What came from far away, and outlasts the work.
+struct Far<V> {
+    /// A stale answer, for when the load fails.
+    stale: Option<Entry<V>>,
+    seen: Option<Seen>,
+    hold: Option<Box<dyn Any + Send>>,
 }
 
 /// How the inner service answered, before anything is made of it.
@@ -96,18 +104,27 @@ pub(super) async fn load<S, Req, K, St, C, H, M>(
 {
     let state = landing.state.clone();
     let fetch = state.store.fetch(&landing.key);
-    let found = Arc::new(Mutex::new(None));
-    let (flight, settings, meanwhile) = (Arc::clone(&landing.flight), state.settings, Arc::clone(&found));
+    let far = Arc::new(Mutex::new(Far { stale: None, seen: None, hold: None }));
+    let (flight, settings, fetched) = (Arc::clone(&landing.flight), state.settings, Arc::clone(&far));
+    let is_refresh = landing.at_hand.is_some();
     let work = async move {
-        if let Some(entry) = fetch.await {
+        let Fetched { entry, seen, hold } = fetch.await;
+        let mut stale = None;
+        if let Some(entry) = entry {
             let entry = entry.of_generation(flight.generation);
             match entry.times().life(time::now(), &settings, uniform) {
-                Life::Fresh | Life::Due => return Work::Found(entry),
+                // Early is early for who has it in hand too: somebody has to begin.
+                Life::Due if is_refresh => {}
+                Life::Fresh | Life::Due => {
+                    fetched.lock().hold = hold;
+                    return Work::Found(entry);
+                }
                 Life::Revalidate => flight.offer(entry),
-                Life::IfError => *meanwhile.lock() = Some(entry),
+                Life::IfError => stale = Some(entry),
                 Life::Gone => {}
             }
         }
+        *fetched.lock() = Far { stale, seen, hold };
         let began = time::now();
         let of = keep.of(&request);
         let result = Oneshot::new(service, request).await;
@@ -139,10 +156,12 @@ pub(super) async fn load<S, Req, K, St, C, H, M>(
     // The inner call is over before anybody hears of it.
     guarded(|| drop(work));
     drop(timer);
-    let stale = found.lock().take();
+    let Far { stale, seen, hold } = std::mem::replace(&mut *far.lock(), Far { stale: None, seen: None, hold: None });
     let writing = match ended {
         Some(Ok(Work::Found(entry))) => landing.found(entry),
-        Some(Ok(Work::Answer { response, outcome, keep, began })) => landing.answered(response, outcome, keep, began),
+        Some(Ok(Work::Answer { response, outcome, keep, began })) => {
+            landing.answered(response, outcome, keep, (began, seen))
+        }
         Some(Ok(Work::Error { error, outcome, refusal, shared, began })) => {
             let rejected = refusal.unwrap_or_else(|| landing.failed(outcome));
             slot.fill(End::Error(error));
@@ -163,6 +182,7 @@ pub(super) async fn load<S, Req, K, St, C, H, M>(
         // The far half reports its own errors.
         let _ = writing.await;
     }
+    drop(hold);
 }
 
 impl<K, V, St> Landing<K, V, St>
@@ -209,7 +229,13 @@ where
         None
     }
 
-    fn answered(&mut self, response: V, outcome: Outcome, keep: Keep, began: Instant) -> Option<St::Writing> {
+    fn answered(
+        &mut self,
+        response: V,
+        outcome: Outcome,
+        keep: Keep,
+        (began, seen): (Instant, Option<Seen>),
+    ) -> Option<St::Writing> {
         let gives_way = life::gives_way(outcome);
         let ttl = life::ttl(outcome, keep.span, &self.state.settings, uniform());
         let max_stale = if outcome == Outcome::Success && keep.span != Span::Negative {
@@ -217,8 +243,10 @@ where
         } else {
             std::time::Duration::ZERO
         };
-        let times = Times::new(began, time::now(), ttl.unwrap_or_default(), max_stale);
-        let entry = Entry::provisional(Content::Value(response), times, self.flight.generation, keep.tags.into());
+        let now = time::now();
+        let times = Times::new(began, now, ttl.unwrap_or_default(), max_stale);
+        let entry = Entry::provisional(Content::Value(response), times, self.flight.generation, keep.tags.into())
+            .with_far(seen, self.state.store.near_ttl(), now);
         if gives_way {
             self.pause();
             self.report(self.failed(outcome));

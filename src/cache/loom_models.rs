@@ -146,3 +146,27 @@ fn who_waits_hears_of_the_landing_or_is_woken() {
         assert!(matches!(seat.poll(&Context::from_waker(&waker)), Poll::Ready(_)));
     });
 }
+
+/// What another process has changed is told at any time.
+#[test]
+fn what_is_void_or_aged_while_it_is_stored_or_refreshed_is_never_answered_with_as_fresh_again() {
+    for take_back in [Entry::void as fn(&Entry<u32>), Entry::age] {
+        model(move || {
+            let state = state();
+            let flight = begin(&state);
+            let entry = loaded(7, &flight, None);
+            let stores = {
+                let (state, entry) = (Arc::clone(&state), entry.clone());
+                thread::spawn(move || {
+                    let _ = state.store(&1, &flight, &entry);
+                    entry.refreshes();
+                    entry.rests();
+                })
+            };
+            take_back(&entry);
+            assert_eq!(seen(&state), None);
+            stores.join().unwrap();
+            assert_eq!(seen(&state), None);
+        });
+    }
+}

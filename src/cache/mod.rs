@@ -139,6 +139,9 @@
 //! | `LoadVoided` | a load was not stored, because of an invalidation | counter `buttress_cache_loads_voided_total` |
 //! | `Evicted` | entries left for want of room, or after their time | counters `buttress_cache_evicted_total`, `buttress_cache_expired_total` |
 //! | `EntryTooLarge` | an entry is larger than all the room | counter `buttress_cache_too_large_total` |
+//! | `StoreFailed` | a [store](Store) that is kept elsewhere gave no answer, or a write to it was given up | counter `buttress_cache_store_failed_total` |
+//! | `StoreForeign` | it has something else under a key | counter `buttress_cache_store_foreign_total` |
+//! | `StoreSwitched` | only what is near is used, or the store again | counter `buttress_cache_store_switches_total` by `to`, `away` or `shared` |
 //! | `Rejected` | no place to load or to wait, or a deadline | counter `buttress_cache_rejected_total` |
 //!
 //! Figures of every call are in [`CacheHandle::stats`].
@@ -183,7 +186,7 @@ mod store;
 mod tags;
 
 pub use self::{
-    entry::{Entry, Envelope},
+    entry::{Entry, Envelope, Seen, WeakEntry},
     future::ResponseFuture,
     handle::CacheHandle,
     hooks::{ByRequest, ByResponse, Failures, Hooks, KeepAll, KeepBy, KeepOf, OfResponse, RefuseWaiters, ShareErrors},
@@ -195,5 +198,5 @@ pub use self::{
     service::Cache,
     stats::CacheStats,
     status::{CacheStatus, Tell, Untold, WhyStale},
-    store::{Done, Nowhere, Put, Store, Usage},
+    store::{Done, Fetched, Nowhere, Put, Store, Usage},
 };

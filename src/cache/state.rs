@@ -97,7 +97,7 @@ where
 
     #[inline]
     pub(super) fn look(&self, key: &K) -> Look<V> {
-        let Some(entry) = self.find(key) else { return Look::Load(None) };
+        let Some(entry) = self.find(key) else { return self.look_for_aged(key) };
         let now = time::now();
         match entry.times().life(now, &self.settings, uniform) {
             Life::Fresh => {
@@ -133,6 +133,29 @@ where
                 if is_quiet { Look::Serve(entry, status) } else { Look::Refresh(entry, status) }
             }
             Life::IfError => Look::Load(Some(entry)),
+        }
+    }
+
+    /// What became stale before its time, as far as what is stale is served at all.
+    #[cold]
+    #[inline(never)]
+    fn look_for_aged(&self, key: &K) -> Look<V> {
+        let now = time::now();
+        let aged = self.store.get(key).filter(|entry| entry.is_aged() && self.marks.spare(entry));
+        let Some(entry) = aged.filter(|entry| entry.times().is_servable(now, &self.settings)) else {
+            return Look::Load(None);
+        };
+        let stale = |why| CacheStatus::Stale { stale_for: entry.times().stale_for(now), why };
+        if self.max_stale().is_zero() {
+            Look::Load(None)
+        } else if entry.is_throttled(now) {
+            let status = stale(WhyStale::Failed);
+            Look::Serve(entry, status)
+        } else if self.settings.while_revalidate.is_zero() {
+            Look::Load(Some(entry))
+        } else {
+            let status = stale(WhyStale::Revalidating);
+            Look::Refresh(entry, status)
         }
     }
 
@@ -239,7 +262,11 @@ where
         let now = time::now();
         let max_stale = self.max_stale();
         let times = Times::new(now, now, ttl, max_stale);
-        let entry = Entry::provisional(Content::Value(value), times, self.next_generation(), tags);
+        let entry = Entry::provisional(Content::Value(value), times, self.next_generation(), tags).with_far(
+            None,
+            self.store.near_ttl(),
+            now,
+        );
         entry.confirm();
         let put = self.store.put(key, entry);
         self.account(put)

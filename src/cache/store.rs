@@ -1,12 +1,15 @@
 //! Where entries live.
 
 use std::{
+    any::Any,
+    fmt,
     future::{Ready, ready},
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
-use super::entry::Entry;
+use super::entry::{Entry, Seen};
 use crate::error::BoxError;
 
 /// Where entries live: what is at hand answers at once, and what is further away, later.
@@ -21,11 +24,11 @@ use crate::error::BoxError;
 /// A store need not look at the time, and an entry that is [new](Entry::generation) must not give way to an older one.
 pub trait Store<K, V>: Send + Sync + 'static {
     /// What the far half will answer. [`Nowhere`] for a store that has none.
-    type Fetch: Future<Output = Option<Entry<V>>> + Send + 'static;
+    type Fetch: Future<Output = Fetched<V>> + Send + 'static;
     /// What is left to do in the far half. [`Done`] for a store that has none.
     type Writing: Future<Output = Result<(), BoxError>> + Send + 'static;
 
-    /// The entry that is near, however old.
+    /// The entry that is near, however old. It is handed back as it was put: the cache knows it by itself.
     fn get(&self, key: &K) -> Option<Entry<V>>;
 
     /// The entry that is far, however old.
@@ -48,6 +51,33 @@ pub trait Store<K, V>: Send + Sync + 'static {
 
     /// How much is near.
     fn usage(&self) -> Usage;
+
+    /// How long an entry is fresh near at most. Defaults to as long as it is.
+    fn near_ttl(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// What the far half of a [`Store`] answered.
+pub struct Fetched<V> {
+    /// What is there, however old.
+    pub entry: Option<Entry<V>>,
+    /// What the store will want to know when this load brings an entry.
+    pub seen: Option<Seen>,
+    /// Dropped when the load has ended, and its writing with it.
+    pub hold: Option<Box<dyn Any + Send>>,
+}
+
+impl<V> From<Option<Entry<V>>> for Fetched<V> {
+    fn from(entry: Option<Entry<V>>) -> Self {
+        Self { entry, seen: None, hold: None }
+    }
+}
+
+impl<V> fmt::Debug for Fetched<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fetched").field("entry", &self.entry).finish_non_exhaustive()
+    }
 }
 
 /// What became of an entry that was put into a [`Store`].
@@ -85,9 +115,9 @@ impl Future for Done {
 }
 
 /// The answer of a far half that a store does not have.
-pub type Nowhere<V> = Ready<Option<Entry<V>>>;
+pub type Nowhere<V> = Ready<Fetched<V>>;
 
 /// Nothing is there.
 pub(super) fn nowhere<V>() -> Nowhere<V> {
-    ready(None)
+    ready(None.into())
 }

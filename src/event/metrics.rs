@@ -37,6 +37,8 @@ struct Store {
     failed: Counter,
     to_away: Counter,
     to_shared: Counter,
+    /// Of caches only.
+    foreign: Option<Counter>,
 }
 
 /// Those of one pattern.
@@ -109,6 +111,7 @@ impl Metrics {
         }
         match event.kind {
             EventKind::StoreFailed { .. } => self.store().failed.increment(1),
+            EventKind::StoreForeign => self.store().foreign.iter().for_each(|foreign| foreign.increment(1)),
             EventKind::StoreSwitched { shared: false } => self.store().to_away.increment(1),
             EventKind::StoreSwitched { shared: true } => self.store().to_shared.increment(1),
             _ => {}
@@ -124,9 +127,17 @@ impl Metrics {
     fn store(&self) -> &Store {
         let register = |recorder: &dyn Recorder| {
             let counter = |metric, label| recorder.register_counter(&key(self.name, metric, label), &METADATA);
-            let switches = |to| counter("buttress_rate_limit_store_switches_total", Some(("to", to)));
-            let failed = counter("buttress_rate_limit_store_failed_total", None);
-            Store { failed, to_away: switches("away"), to_shared: switches("shared") }
+            let [failed, switches, foreign] = match self.pattern {
+                Pattern::Cache => [
+                    "buttress_cache_store_failed_total",
+                    "buttress_cache_store_switches_total",
+                    "buttress_cache_store_foreign_total",
+                ],
+                _ => ["buttress_rate_limit_store_failed_total", "buttress_rate_limit_store_switches_total", ""],
+            };
+            let switches = |to| counter(switches, Some(("to", to)));
+            let foreign = (!foreign.is_empty()).then(|| counter(foreign, None));
+            Store { failed: counter(failed, None), to_away: switches("away"), to_shared: switches("shared"), foreign }
         };
         self.store.get_or_init(|| with_recorder(register))
     }

@@ -76,6 +76,7 @@ pub(super) fn record(event: &Event<'_>) {
             warn!(policy, max_keys, "key served without a state of its own");
         }
         EventKind::StoreFailed { why } => debug!(policy, why, "store gave no answer"),
+        EventKind::StoreForeign => debug!(policy, "store has something else under a key"),
         EventKind::StoreSwitched { shared: false } => warn!(policy, "store is away, calls are decided without it"),
         EventKind::StoreSwitched { shared: true } => event!(Level::INFO, policy, "store is back"),
         EventKind::NearLimit { limit_name, used, limit } => {

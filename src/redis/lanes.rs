@@ -11,7 +11,7 @@ use std::{
 use deadpool_redis::{
     Manager, Pool, Runtime, cluster,
     redis::{
-        AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, RedisResult, ScriptInvocation, ServerErrorKind,
+        AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, RedisResult, ScriptInvocation, ServerErrorKind,
         cluster::ClusterClientBuilder,
     },
     sentinel,
@@ -44,6 +44,8 @@ struct Shared {
     next: AtomicUsize,
     settings: LaneSettings,
     breaker: CircuitBreakerHandle,
+    /// Where it is told of changes.
+    listened: Vec<Client>,
 }
 
 /// What can be asked on a lane.
@@ -81,7 +83,7 @@ impl Lanes {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|_| ConfigError::new("url", "must make a pool"))?;
-        Self::try_new(pool, settings)
+        Self::over(Source::Single(pool), settings, source::resp3(url)?)
     }
 
     /// Lanes of the connections of a pool. Nothing is connected before the first operation.
@@ -90,7 +92,7 @@ impl Lanes {
     ///
     /// Settings that cannot work.
     pub fn try_new(pool: Pool, settings: LaneSettings) -> Result<Self, ConfigError> {
-        Self::over(Source::Single(pool), settings)
+        Self::over(Source::Single(pool), settings, Vec::new())
     }
 
     /// As [`try_new`](Self::try_new), to the master that Sentinel names.
@@ -99,7 +101,7 @@ impl Lanes {
     ///
     /// Settings that cannot work.
     pub fn try_from_sentinel(pool: sentinel::Pool, settings: LaneSettings) -> Result<Self, ConfigError> {
-        Self::over(Source::Sentinel(pool), settings)
+        Self::over(Source::Sentinel(pool), settings, Vec::new())
     }
 
     /// Lanes to the cluster of these nodes, which follow what the cluster says of its slots.
@@ -113,12 +115,13 @@ impl Lanes {
     ) -> Result<Self, ConfigError> {
         let urls: Vec<String> = urls.into_iter().map(|url| url.as_ref().to_owned()).collect();
         // redis-rs would also send again what may have been executed; what was not, because its slot has moved, is sent again here.
+        let listened = urls.iter().map(|url| source::resp3(url)).collect::<Result<Vec<_>, _>>()?.concat();
         let client = ClusterClientBuilder::new(urls)
             .retries(0)
             .connection_timeout(settings.connect_timeout)
             .build()
             .map_err(|_| ConfigError::new("url", "must be redis:// URLs of one cluster"))?;
-        Self::over(Source::Cluster(Box::new(client)), settings)
+        Self::over(Source::Cluster(Box::new(client)), settings, listened)
     }
 
     /// Lanes of the connections of a pool to a cluster. Its connections send again what may have been executed, up to 16 times within the deadline, and a
@@ -128,14 +131,42 @@ impl Lanes {
     ///
     /// Settings that cannot work.
     pub fn try_from_cluster(pool: cluster::Pool, settings: LaneSettings) -> Result<Self, ConfigError> {
-        Self::over(Source::ClusterPool(pool), settings)
+        Self::over(Source::ClusterPool(pool), settings, Vec::new())
     }
 
-    fn over(source: Source, settings: LaneSettings) -> Result<Self, ConfigError> {
+    /// Where a cache hears of changes: any server that has what the lanes lead to, for lanes of a pool, of which that is not known. The lanes and breaker
+    /// are the same, and so they are to be made before they are shared.
+    ///
+    /// # Errors
+    ///
+    /// A URL that is none, which the error says nothing of, and lanes that are shared already.
+    pub fn try_listening_at(mut self, urls: impl IntoIterator<Item = impl AsRef<str>>) -> Result<Self, ConfigError> {
+        let listened = urls.into_iter().map(|url| source::resp3(url.as_ref())).collect::<Result<Vec<_>, _>>()?.concat();
+        match Arc::get_mut(&mut self.shared) {
+            Some(shared) => shared.listened = listened,
+            None => return Err(ConfigError::new("lanes", "must not be shared yet")),
+        }
+        Ok(self)
+    }
+
+    pub(super) fn listened(&self) -> &[Client] {
+        &self.shared.listened
+    }
+
+    pub(super) fn are_to_a_cluster(&self) -> bool {
+        matches!(self.shared.source, Source::Cluster(_) | Source::ClusterPool(_))
+    }
+
+    pub(super) fn connect_timeout(&self) -> std::time::Duration {
+        self.shared.settings.connect_timeout
+    }
+
+    fn over(source: Source, settings: LaneSettings, listened: Vec<Client>) -> Result<Self, ConfigError> {
         settings.check()?;
         let breaker = CircuitBreakerHandle::try_new(settings.breaker)?;
         let slots = (0..settings.lanes).map(|_| Slot::default()).collect();
-        Ok(Self { shared: Arc::new(Shared { source, slots, next: AtomicUsize::new(0), settings, breaker }) })
+        let next = AtomicUsize::new(0);
+        Ok(Self { shared: Arc::new(Shared { source, slots, next, settings, breaker, listened }) })
     }
 
     /// The breaker around every operation: its state, its events, and control.
@@ -173,7 +204,7 @@ impl Lanes {
         permit: Permit,
         operation: &impl Question<T>,
     ) -> Result<T, RedisFailure> {
-        let Shared { source, slots, next, settings, breaker } = &*self.shared;
+        let Shared { source, slots, next, settings, breaker, .. } = &*self.shared;
         let slot = &slots[next.fetch_add(1, Ordering::Relaxed) % slots.len()];
         let is_probe = breaker.state() != CircuitState::Closed;
         let mut used: Option<Lane> = None;

@@ -1,4 +1,4 @@
-//! Limits that a whole fleet shares, kept in Redis, and calm when Redis is not.
+//! Limits and answers that a whole fleet shares, kept in Redis, and calm when Redis is not.
 //!
 //! A limit of this process is n times the limit when n processes run. [`RedisLimits`] keeps it in Redis, for
 //! [`KeyedRateLimitLayer::over`](crate::rate_limit::KeyedRateLimitLayer::over): the same layer, one question to Redis for each call, and one script that answers it.
@@ -51,6 +51,37 @@
 //! # }
 //! ```
 //!
+//! A cache of all processes, with memory in front of it:
+//!
+//! ```no_run
+//! use std::{sync::Arc, time::Duration};
+//! use buttress::{
+//!     BoxError,
+//!     cache::{CacheHandle, CacheKey, CacheSettings, MemoryStore},
+//!     redis::{Bytes, LaneSettings, Lanes, RedisStore, RedisStoreSettings, TierSettings, TieredStore},
+//! };
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! type Page = Arc<[u8]>; // Cheap to clone, and bytes. `Json` and `Postcard` are for what is not.
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), BoxError> {
+//! let lanes = Lanes::try_from_url("redis://127.0.0.1/", LaneSettings::new())?;
+//! let settings = CacheSettings::new().name("pages").ttl(Duration::from_secs(300)).stale_if_error(Duration::from_secs(3600));
+//! let far = RedisStore::try_new(&lanes, RedisStoreSettings::new().name("pages").prefix("shop:pages"), Bytes)?;
+//! let near = MemoryStore::weighed(settings, |key: &CacheKey, page: &Page| (key.weight() + page.len()) as u64)?;
+//! let store = TieredStore::try_new(near, far, TierSettings::new().near_ttl(Duration::from_secs(30)))?;
+//! let handle = CacheHandle::with_store(settings, store)?;
+//! let stack = ServiceBuilder::new()
+//!     .layer(handle.layer(|path: &String| Some(CacheKey::new("pages", 1).str(path))))
+//!     .service(service_fn(async |path: String| Ok::<_, BoxError>(Page::from(path.into_bytes()))));
+//! buttress::check::<String, _>(&stack);
+//! stack.oneshot("/index".into()).await?;
+//! handle.invalidate_tag("tenant-7").await?; // In every process.
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Lanes
 //!
 //! Operations share a few connections, on which many are under way at a time: a checkout of a pool for each of them would cost a `PING` each. A lane is
@@ -79,7 +110,49 @@
 //! With [`try_leased`](RedisLimits::try_leased) a process pays a batch in advance, decides on it without asking, fetches the next one when half of it is spent, and gives back what is
 //! left when it ends. While there is none, each call is asked for by itself, so nobody waits for a batch. Never more is paid than the quota; [`LeaseSettings`] says what a window can see.
 //!
+//! # A cache
+//!
+//! [`RedisStore`] keeps the entries of a [`cache`](crate::cache) in Redis; [`TieredStore`] has memory in front of it, and a hit there never leaves the process. What is not
+//! near is asked for once for all who wait, before the dependency is; what is found there is near from then on.
+//!
+//! An entry is under `<prefix>:{<SHA-256 of its key>}`: an envelope with a version, who wrote it, and its times by the clock of Redis, so that the clocks of the processes do
+//! not matter; its tags; and the bytes of a [`Codec`]. Every key has a time to live. What nobody of this version wrote, or is no value, is a miss, counted, and overwritten.
+//! What is larger than [`max_bytes`](RedisStoreSettings::max_bytes) stays in the process, and so does what failed for good.
+//!
+//! | | fresh for | then |
+//! |---|---|---|
+//! | near | the [`near_ttl`](TierSettings::near_ttl), and never longer than far | it is looked for in Redis |
+//! | far | the ttl of the cache | it is loaded; stale as the cache's settings say, near and far |
+//!
+//! **Writes.** A load notes what was there when it began. Redis takes its entry only if nothing has changed since: what another process put there
+//! meanwhile stays, and an invalidation leaves a grave for the [`longest_load`](RedisStoreSettings::longest_load). What was put by hand is always taken. Of the writes of one process the one
+//! that was decided on last stays, however they overtake one another. With [`write_behind`](TierSettings::write_behind) they wait in a bounded queue.
+//!
+//! **Invalidations** by key, by tag and of all hold in Redis when their future has ended, and reach the memory of other processes a moment later. A tag, and
+//! all, is one mark: what began to be loaded before it is gone. Nothing is walked through. One that fails says so, and is not tried again. A mark that Redis evicts for want of memory is forgotten, so its policy should be
+//! `noeviction`, or one of the `volatile` ones that evict what ends soonest.
+//!
+//! | [`Invalidation`] | how others hear of it |
+//! |---|---|
+//! | [`Tracking`](Invalidation::Tracking), the default | Redis tells of every key of the prefix, whoever changed it, on one connection of its own: RESP3, Redis 6. Not in a cluster, where each master tells only of its own keys |
+//! | [`PubSub`](Invalidation::PubSub) | who writes says so on a channel. All who share the cache must, and what others write is not heard |
+//! | [`None`](Invalidation::None) | they do not: the near ttl is the bound |
+//!
+//! When that connection is lost, or does not answer its [`heartbeat`](TierSettings::heartbeat), what is near ages at once: it is as stale as if its time had come, so it is asked for in Redis, or
+//! served as far as the settings allow it. It ages once more when there is a new connection, because nobody knows what was missed. In between memory works as it does alone. Redis tells a process of its own writes too,
+//! so it looks once, in the background, whether what is there is what it wrote. What is told while a key is loaded keeps that answer out of memory.
+//!
+//! **One load for the fleet.** With [`single_load`](RedisStoreSettings::single_load) one process holds a lease while it loads, and gives it back when the load ends, however that is; the others look whether there is an
+//! entry, for so long, and then load too. It spares the dependency, and is no lock.
+//!
+//! **Without Redis** there is only what is near, and each process loads for itself. [`RedisStoreStats`] counts an error as an error, and never as a miss.
+//!
+//! **In a cluster** entries are where their hashes lead. A tag and an entry may be on two masters, so their clocks are compared: what is loaded within the difference after an
+//! invalidation may be void, or, in the other direction, outlive one.
+//!
 //! # When Redis is away
+//!
+//! The cache goes on with what is near. For limits it is a choice:
 //!
 //! | [`Unavailable`] | |
 //! |---|---|
@@ -95,39 +168,67 @@
 //!
 //! # Errors
 //!
-//! Those of [`rate_limit`](crate::rate_limit), and [`RedisFailure`] of [`Lanes::query`]. Neither says anything of addresses, passwords, commands or replies.
+//! Those of [`rate_limit`](crate::rate_limit), and [`RedisFailure`] of [`Lanes::query`] and of what invalidates. A cache's call fails only as its dependency does. Neither says anything of addresses, passwords, commands or replies.
 //!
 //! # Events and metrics
 //!
-//! Those of [`rate_limit`](crate::rate_limit), under the limiter's name, `StoreFailed` and `StoreSwitched` among them, and those of the [`breaker`](Lanes::breaker).
+//! Those of [`rate_limit`](crate::rate_limit), under the limiter's name, `StoreFailed` and `StoreSwitched` among them, and those of the [`breaker`](Lanes::breaker). A
+//! cache's `StoreFailed`, `StoreForeign` and `StoreSwitched` come under its store's name, to the listeners [of the store](RedisStore::on_event).
 //!
 //! # Clone
 //!
-//! Clones of [`Lanes`] share connections and breaker, clones of [`RedisLimits`] all they have.
+//! Clones of [`Lanes`] share connections and breaker, clones of [`RedisLimits`], [`RedisStore`] and [`TieredStore`] all they have. Only [`Lanes`] are shared with other stores and limits.
 //!
 //! # Cancel safety
 //!
-//! A call that is dropped while Redis is asked may have been paid. Its answer is dropped with it, and confuses nobody.
+//! A call that is dropped while Redis is asked may have been paid. Its answer is dropped with it, and confuses nobody. What puts or invalidates does what is near
+//! at once, and the rest while its future is polled: dropped, it may be done or not.
 //!
 //! # Panics
 //!
 //! When a lane is to be made outside a tokio runtime.
 
+mod behind;
+mod codec;
+mod envelope;
 mod failure;
+mod far;
 mod lane;
 mod lanes;
 mod lease;
 mod limits;
+mod listener;
+mod names;
 mod policy;
 mod script;
 mod source;
+mod store;
+mod store_policy;
+mod store_stats;
+mod tiered;
+mod watch;
 
 pub use deadpool_redis;
 
+#[cfg(feature = "json")]
+pub use self::codec::Json;
+#[cfg(feature = "postcard")]
+pub use self::codec::Postcard;
 pub use self::{
+    codec::{Bytes, Codec},
     failure::RedisFailure,
     lanes::Lanes,
     lease::LeaseSettings,
     limits::{RedisLimits, Verdict},
     policy::{LaneSettings, Unavailable},
+    store::{Fetching, RedisStore, Writing},
+    store_policy::{Invalidation, RedisStoreSettings, SingleLoad, TierSettings},
+    store_stats::RedisStoreStats,
+    tiered::TieredStore,
 };
+
+/// The pure parser, for the target in `fuzz/`.
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use super::envelope::{FRONT, Lengths, Opened, Sealed, Stamp, back, front, front_of, open, size};
+}

@@ -4,7 +4,7 @@ use deadpool_redis::{
     Connection, Pool, PoolError,
     cluster::{self, ClusterConnection},
     redis::{
-        Cmd, Pipeline, RedisError, RedisFuture, Value,
+        Client, Cmd, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisError, RedisFuture, Value,
         aio::{ConnectionLike, MultiplexedConnection},
         cluster::ClusterClient,
     },
@@ -12,6 +12,7 @@ use deadpool_redis::{
 };
 
 use super::failure::RedisFailure;
+use crate::error::ConfigError;
 
 #[derive(Clone)]
 pub(super) enum Source {
@@ -46,6 +47,16 @@ impl Source {
             }
         }
     }
+}
+
+/// Of connections that are told more than they ask for.
+pub(super) fn resp3(url: &str) -> Result<Vec<Client>, ConfigError> {
+    let open = || {
+        let info = url.into_connection_info()?;
+        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        Client::open(info.set_redis_settings(settings))
+    };
+    open().map(|client| vec![client]).map_err(|_| ConfigError::new("url", "must be a redis:// URL"))
 }
 
 fn failure(error: PoolError) -> RedisFailure {

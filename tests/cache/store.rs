@@ -4,7 +4,7 @@ use std::{collections::HashMap, future::Future, pin::Pin};
 
 use buttress::{
     BoxError,
-    cache::{Cache, Entry, Envelope, Keep, MemoryStore, Put, Store, Usage},
+    cache::{Cache, Early, Entry, Envelope, Fetched, Keep, MemoryStore, Put, Store, Usage},
 };
 
 use super::*;
@@ -19,11 +19,12 @@ struct Tiered {
     near: MemoryStore<u32, u32>,
     far: Far,
     takes: Duration,
+    near_ttl: Option<Duration>,
     fetches: Arc<AtomicU32>,
 }
 
 impl Store<u32, u32> for Tiered {
-    type Fetch = Later<Option<Entry<u32>>>;
+    type Fetch = Later<Fetched<u32>>;
     type Writing = Later<Result<(), BoxError>>;
 
     fn get(&self, key: &u32) -> Option<Entry<u32>> {
@@ -35,9 +36,11 @@ impl Store<u32, u32> for Tiered {
         self.fetches.fetch_add(1, Ordering::SeqCst);
         Box::pin(async move {
             tokio::time::sleep(takes).await;
-            let (value, mut envelope, stored) = far.lock().unwrap().get(&key).cloned()?;
-            envelope.age += stored.elapsed();
-            Some(Entry::new(value, envelope))
+            let found = far.lock().unwrap().get(&key).cloned().map(|(value, mut envelope, stored)| {
+                envelope.age += stored.elapsed();
+                Entry::new(value, envelope)
+            });
+            found.into()
         })
     }
 
@@ -87,6 +90,18 @@ impl Store<u32, u32> for Tiered {
     fn usage(&self) -> Usage {
         self.near.usage()
     }
+
+    fn near_ttl(&self) -> Option<Duration> {
+        self.near_ttl
+    }
+}
+
+/// Until all that is on its way has arrived.
+async fn arrive() {
+    for _ in 0..4 {
+        pass(Duration::from_millis(10)).await;
+        settle().await;
+    }
 }
 
 /// One of a fleet: memory of its own, and the far half of all.
@@ -98,10 +113,14 @@ struct Node {
 
 impl Node {
     fn new(settings: CacheSettings, far: &Far, dependency: &Dependency) -> Self {
+        Self::near_for(None, settings, far, dependency)
+    }
+
+    fn near_for(near_ttl: Option<Duration>, settings: CacheSettings, far: &Far, dependency: &Dependency) -> Self {
         let fetches = Arc::new(AtomicU32::new(0));
         let near = MemoryStore::try_new(settings).unwrap();
         let takes = Duration::from_millis(10);
-        let store = Tiered { near, far: Arc::clone(far), takes, fetches: Arc::clone(&fetches) };
+        let store = Tiered { near, far: Arc::clone(far), takes, near_ttl, fetches: Arc::clone(&fetches) };
         Self { handle: CacheHandle::with_store(settings, store).unwrap(), fetches, dependency: dependency.clone() }
     }
 
@@ -210,4 +229,72 @@ fn an_envelope_says_again_what_it_was_told() {
     assert_eq!((entry.value(), again.ttl, again.max_stale, again.cost), (Some(&7), 10 * SECOND, MINUTE, SECOND));
     assert!(again.age >= 4 * SECOND && !entry.has_expired());
     assert_eq!(&*again.tags, [Box::<str>::from("a")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn near_it_is_fresh_for_less_than_far_away() {
+    let (far, dependency) = (Far::default(), Dependency::new());
+    let node = Node::near_for(Some(2 * SECOND), BASE, &far, &dependency);
+    assert_eq!(node.says(1).await, (1, "stored"));
+    settle().await;
+    pass(SECOND).await;
+    settle().await;
+    assert_eq!(node.says(1).await, (1, "fresh"));
+    assert_eq!(node.fetches.load(Ordering::SeqCst), 1, "near");
+    pass(2 * SECOND).await;
+    assert_eq!(node.says(1).await, (1, "fresh"));
+    assert_eq!((node.fetches.load(Ordering::SeqCst), dependency.calls()), (2, 1), "far away");
+    assert_eq!(far.lock().unwrap()[&1].1.ttl, 10 * SECOND, "what is far knows nothing of what is near");
+    drop(node.handle.put(2, 22));
+    assert_eq!(node.handle.get(&2), Some(22));
+    pass(2 * SECOND).await;
+    assert_eq!(node.handle.get(&2), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn early_is_early_also_for_what_is_far() {
+    let (one, _) = fleet(BASE.early(Early::Ratio(0.5))).await;
+    one.says(1).await;
+    settle().await;
+    pass(6 * SECOND).await;
+    settle().await;
+    assert_eq!(one.says(1).await, (1, "fresh"));
+    settle().await;
+    pass(SECOND).await;
+    settle().await;
+    assert_eq!(one.says(1).await, (2, "fresh"));
+    assert_eq!(one.dependency.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_is_void_is_gone_at_once_and_one_that_is_aged_is_stale() {
+    let (far, dependency) = (Far::default(), Dependency::new());
+    for (settings, says) in [
+        (BASE, (2, "stored")),
+        (BASE.stale_while_revalidate(MINUTE), (1, "stale: revalidating")),
+        (BASE.stale_if_error(MINUTE), (2, "stored")),
+    ] {
+        let (one, _) = fleet(settings).await;
+        one.says(1).await;
+        arrive().await;
+        // Only what is near is left.
+        one.handle.store().far.lock().unwrap().clear();
+        one.handle.store().get(&1).unwrap().age();
+        assert_eq!(one.handle.get(&1), None);
+        assert_eq!(one.says(1).await, says);
+        arrive().await;
+        assert_eq!(one.says(1).await, (2, "fresh"));
+        one.handle.store().get(&1).unwrap().void();
+        one.handle.store().far.lock().unwrap().clear();
+        assert_eq!(one.says(1).await, (3, "stored"));
+    }
+    let one = Node::new(BASE.stale_if_error(MINUTE), &far, &dependency);
+    one.says(1).await;
+    settle().await;
+    pass(SECOND).await;
+    settle().await;
+    far.lock().unwrap().clear();
+    one.handle.store().get(&1).unwrap().age();
+    dependency.then(Then::Fail(AppError::Down));
+    assert_eq!(one.says(1).await, (1, "stale: failed"));
 }

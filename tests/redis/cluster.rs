@@ -13,14 +13,14 @@ use buttress::{
 use crate::{LONG, PATIENT, admitted, server::free_port};
 
 /// Three masters, without replicas.
-struct Cluster {
-    ports: Vec<u16>,
+pub(crate) struct Cluster {
+    pub(crate) ports: Vec<u16>,
     children: Vec<Child>,
     dir: PathBuf,
 }
 
 impl Cluster {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let ports: Vec<u16> = (0..3)
             .map(|_| {
                 loop {

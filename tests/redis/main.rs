@@ -1,13 +1,17 @@
 //! Against servers that these tests start themselves, in real time.
 
 mod away;
+mod cache;
 mod cluster;
+mod cluster_cache;
 mod lanes;
 mod leases;
 mod limits;
 mod proxy;
 mod sentinel;
 mod server;
+mod store;
+mod tiered;
 
 use std::time::Duration;
 

@@ -1,0 +1,272 @@
+//! Memory in front of Redis.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{runtime::Handle, task::JoinHandle};
+
+use super::{
+    behind::Behind,
+    codec::{Bytes, Codec},
+    far::{Far, Note},
+    listener::{Hears, Listener},
+    names::{Heard, digest_of_tag},
+    store::{Fetching, RedisStore, Writing},
+    store_policy::{Invalidation, TierSettings},
+    store_stats::RedisStoreStats,
+    watch::Watch,
+};
+use crate::{
+    cache::{CacheKey, Done, Entry, MemoryStore, Put, Seen, Store, Usage},
+    error::ConfigError,
+    event::{Event, EventKind},
+    sync::Mutex,
+};
+
+/// A [`Store`] in the memory of this process, and behind it in Redis. A hit in memory never leaves the process. Clones are handles of the same one.
+///
+/// See the [module docs](crate::redis#a-cache).
+pub struct TieredStore<V, C = Bytes> {
+    tiers: Arc<Tiers<V, C>>,
+}
+
+struct Tiers<V, C> {
+    near: MemoryStore<CacheKey, V>,
+    far: Arc<Far<V, C>>,
+    watch: Watch<V>,
+    settings: TierSettings,
+    behind: Option<Behind>,
+    listener: Mutex<Option<JoinHandle<()>>>,
+    listens: AtomicBool,
+}
+
+impl<V: Send + Sync + 'static, C: Codec<V>> TieredStore<V, C> {
+    /// This memory in front of this store.
+    ///
+    /// # Errors
+    ///
+    /// Settings that cannot work: [`Tracking`](Invalidation::Tracking) in a cluster, lanes of which it is not known
+    /// [where to listen](super::Lanes::try_listening_at), and writes behind with a single load, whose others would not find it.
+    pub fn try_new(
+        near: MemoryStore<CacheKey, V>,
+        far: RedisStore<V, C>,
+        settings: TierSettings,
+    ) -> Result<Self, ConfigError> {
+        settings.check()?;
+        let far = far.far;
+        if settings.write_behind.is_some() && far.settings.single_load.is_some() {
+            return Err(ConfigError::new("write_behind", "is not for a single load of a fleet"));
+        }
+        match far.settings.invalidation {
+            Invalidation::Tracking if far.lanes().are_to_a_cluster() => {
+                return Err(ConfigError::new("invalidation", "by tracking is not for a cluster: publish"));
+            }
+            Invalidation::Tracking | Invalidation::PubSub if far.lanes().listened().is_empty() => {
+                return Err(ConfigError::new("invalidation", "needs to know where to listen"));
+            }
+            _ => {}
+        }
+        let tiers = Tiers {
+            near,
+            far,
+            watch: Watch::new(),
+            settings,
+            behind: settings.write_behind.map(Behind::new),
+            listener: Mutex::new(None),
+            listens: AtomicBool::new(false),
+        };
+        Ok(Self { tiers: Arc::new(tiers) })
+    }
+
+    /// What the far half has done so far.
+    #[must_use]
+    pub fn stats(&self) -> RedisStoreStats {
+        self.tiers.far.counts.look()
+    }
+
+    /// Whether the last question had no answer, so that there is only what is near.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        self.tiers.far.is_away()
+    }
+
+    /// Whether changes by others are told. It begins with the first question.
+    #[must_use]
+    pub fn is_listening(&self) -> bool {
+        self.tiers.listens.load(Ordering::Relaxed)
+    }
+
+    /// Tells `listener` of every [`Event`] of the far half from now on, under no lock.
+    pub fn on_event(&self, listener: impl Fn(&Event<'_>) + Send + Sync + 'static) {
+        self.tiers.far.events.listen(listener);
+    }
+}
+
+impl<V: Send + Sync + 'static, C: Codec<V>> Tiers<V, C> {
+    /// Sees to it that there is one who listens.
+    fn listen(self: &Arc<Self>) {
+        if self.far.settings.invalidation == Invalidation::None {
+            return;
+        }
+        let mut listener = self.listener.lock();
+        // Its runtime may have ended.
+        if listener.as_ref().is_some_and(|listener| !listener.is_finished()) {
+            return;
+        }
+        let Ok(runtime) = Handle::try_current() else { return };
+        let this: Weak<Self> = Arc::downgrade(self);
+        let hears: Weak<dyn Hears> = this;
+        let made = Listener {
+            servers: self.far.lanes().listened().to_vec(),
+            invalidation: self.far.settings.invalidation,
+            names: self.far.names,
+            origin: self.far.origin,
+            heartbeat: self.settings.heartbeat,
+            connect_timeout: self.far.lanes().connect_timeout(),
+            hears,
+        };
+        *listener = Some(runtime.spawn(made.run()));
+    }
+}
+
+impl<V: Send + Sync + 'static, C: Codec<V>> Store<CacheKey, V> for TieredStore<V, C> {
+    type Fetch = Fetching<V>;
+    type Writing = Writing;
+
+    #[inline]
+    fn get(&self, key: &CacheKey) -> Option<Entry<V>> {
+        self.tiers.near.get(key)
+    }
+
+    fn fetch(&self, key: &CacheKey) -> Fetching<V> {
+        let tiers = &self.tiers;
+        tiers.listen();
+        let digest = key.digest();
+        let flag = tiers.watch.begin(digest);
+        let fetch = Arc::clone(&tiers.far).fetch(digest, Some(flag));
+        let near_ttl = tiers.settings.near_ttl;
+        Fetching(Box::pin(async move {
+            let mut fetched = fetch.await;
+            fetched.entry = fetched.entry.map(|entry| entry.near_for(near_ttl));
+            fetched
+        }))
+    }
+
+    fn put(&self, key: CacheKey, entry: Entry<V>) -> Put<Writing> {
+        let tiers = &self.tiers;
+        tiers.listen();
+        let (digest, stamp, seen) = (key.digest(), tiers.far.stamp(), entry.envelope().seen);
+        let note = seen.as_ref().and_then(Seen::get::<Note>);
+        // What was found there is not written, and neither is what failed for good.
+        let is_written = entry.value().is_some() && !note.is_some_and(|note| note.is_found);
+        let echo = (is_written && tiers.far.settings.invalidation == Invalidation::Tracking).then_some(stamp);
+        let admitted = tiers.watch.admit(digest, &entry, echo, note.and_then(|note| note.flag.as_ref()));
+        let mut put = Put { writing: (), evicted: 0, expired: 0, too_large: false };
+        if admitted {
+            let Put { evicted, expired, too_large, .. } = tiers.near.put(key, entry.clone());
+            put = Put { writing: (), evicted, expired, too_large };
+        }
+        let (this, far) = (Arc::clone(tiers), Arc::clone(&tiers.far));
+        let writing = async move {
+            match &this.behind {
+                None => far.write(&digest, &entry, stamp).await,
+                Some(behind) => {
+                    let writes = Arc::clone(&far);
+                    // It reports its own errors.
+                    let job = async move { drop(writes.write(&digest, &entry, stamp).await) };
+                    if !behind.enqueue(Box::pin(job)) {
+                        far.counts.dropped.one();
+                        far.events.emit(|| EventKind::StoreFailed { why: "full" });
+                    }
+                    Ok(())
+                }
+            }
+        };
+        let Put { evicted, expired, too_large, .. } = put;
+        Put { writing: Writing(Box::pin(writing)), evicted, expired, too_large }
+    }
+
+    fn expire(&self, key: &CacheKey, entry: &Entry<V>) {
+        self.tiers.near.expire(key, entry);
+    }
+
+    fn remove(&self, key: &CacheKey) -> Writing {
+        let Done = self.tiers.near.remove(key);
+        let (far, digest, stamp) = (Arc::clone(&self.tiers.far), key.digest(), self.tiers.far.stamp());
+        Writing(Box::pin(async move { far.forget(&digest, stamp).await }))
+    }
+
+    fn remove_tag(&self, tag: &str) -> Writing {
+        let (far, tag) = (Arc::clone(&self.tiers.far), digest_of_tag(tag));
+        Writing(Box::pin(async move { far.forget_tag(&tag).await }))
+    }
+
+    fn clear(&self) -> Writing {
+        let Done = self.tiers.near.clear();
+        let far = Arc::clone(&self.tiers.far);
+        Writing(Box::pin(async move { far.forget_all().await }))
+    }
+
+    fn usage(&self) -> Usage {
+        self.tiers.near.usage()
+    }
+
+    fn near_ttl(&self) -> Option<Duration> {
+        Some(self.tiers.settings.near_ttl)
+    }
+}
+
+impl<V: Send + Sync + 'static, C: Codec<V>> Hears for Tiers<V, C> {
+    fn changed(&self, name: &[u8]) {
+        let Some(suspect) = self.watch.heard(self.far.names.heard(name)) else { return };
+        let Ok(runtime) = Handle::try_current() else {
+            suspect.entry.upgrade().iter().for_each(Entry::void);
+            return;
+        };
+        let far = Arc::clone(&self.far);
+        runtime.spawn(async move {
+            // Whatever is changed after this look is told after it too.
+            if !far.is_still(&suspect.digest, suspect.stamp).await {
+                suspect.entry.upgrade().iter().for_each(Entry::void);
+            }
+        });
+    }
+
+    fn all_changed(&self) {
+        self.watch.heard(Heard::All);
+    }
+
+    fn listens(&self, listens: bool) {
+        if listens || self.listens.load(Ordering::Relaxed) {
+            self.watch.age();
+        }
+        self.listens.store(listens, Ordering::Relaxed);
+    }
+}
+
+impl<V, C> Drop for Tiers<V, C> {
+    fn drop(&mut self) {
+        if let Some(listener) = self.listener.lock().take() {
+            listener.abort();
+        }
+    }
+}
+
+impl<V, C> Clone for TieredStore<V, C> {
+    fn clone(&self) -> Self {
+        Self { tiers: Arc::clone(&self.tiers) }
+    }
+}
+
+impl<V, C> fmt::Debug for TieredStore<V, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("TieredStore");
+        shown.field("near", &self.tiers.near).field("settings", &self.tiers.settings).finish_non_exhaustive()
+    }
+}
