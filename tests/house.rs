@@ -87,7 +87,22 @@ const RATE_LIMIT: [&str; 25] = [
     "keyed_waiting",
     "loom_models",
 ];
-const REDIS: [&str; 8] = ["policy", "failure", "script", "lease", "source", "lane", "lanes", "limits"];
+const REDIS: [&str; 14] = [
+    "policy",
+    "failure",
+    "key",
+    "script",
+    "lease",
+    "limit_policy",
+    "source",
+    "lane",
+    "lanes",
+    "told",
+    "asker",
+    "book",
+    "limiter",
+    "limits",
+];
 const CACHE: [&str; 20] = [
     "key", "policy", "keep", "life", "entry", "hashed", "status", "store", "memory", "flight", "tags", "stats",
     "state", "hooks", "handle", "load", "miss", "future", "service", "layer",
@@ -258,7 +273,9 @@ fn pure_files_know_no_lock_no_async_and_no_tower() {
         "rate_limit/ledger",
         "redis/policy",
         "redis/failure",
+        "redis/key",
         "redis/script",
+        "redis/limit_policy",
         "redis/lease",
         "red/buckets",
         "red/policy",

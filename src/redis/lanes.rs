@@ -144,6 +144,20 @@ impl Lanes {
         &self.shared.breaker
     }
 
+    /// The pool that lanes to one server come from, for a connection of one's own: to block, or to subscribe. `None` over Sentinel or a cluster, where whoever
+    /// built the lanes has the pool.
+    #[must_use]
+    pub fn pool(&self) -> Option<&Pool> {
+        match &self.shared.source {
+            Source::Single(pool) => Some(pool),
+            Source::Sentinel(_) | Source::Cluster(_) | Source::ClusterPool(_) => None,
+        }
+    }
+
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self.shared.source, Source::Cluster(_) | Source::ClusterPool(_))
+    }
+
     /// Asks one command. It must not block, and nothing that belongs to one connection (`WATCH`, `SELECT`, `SUBSCRIBE`) may be asked.
     ///
     /// # Errors

@@ -64,7 +64,8 @@ struct Batch {
 /// What becomes of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Spent {
-    pub(super) passes: bool,
+    /// The end of the batch that has paid for it, if one has.
+    pub(super) batch: Option<u64>,
     /// Whether the caller is to fetch the next batch.
     pub(super) fetches: bool,
 }
@@ -74,18 +75,34 @@ impl Account {
         let now = now.as_nanos();
         self.batches.sort_unstable_by_key(|batch| batch.ends);
         let has = |batch: &&mut Batch| batch.ends > now && batch.left >= cost;
-        let passes = match self.batches.iter_mut().find(has) {
-            Some(batch) => {
-                batch.left -= cost;
-                true
-            }
-            None => false,
-        };
-        let left: u64 = self.batches.iter().filter(|batch| batch.ends > now).map(|batch| batch.left).sum();
+        let batch = self.batches.iter_mut().find(has).map(|batch| {
+            batch.left -= cost;
+            batch.ends
+        });
+        let left = self.left_at(now);
         let has_room = self.batches.iter().any(|batch| batch.left == 0);
         let fetches = !self.is_fetching && has_room && left <= units / 2 && now >= self.no_batch_before;
         self.is_fetching |= fetches;
-        Spent { passes, fetches }
+        Spent { batch, fetches }
+    }
+
+    pub(super) fn left(&self, now: time::Instant) -> u64 {
+        self.left_at(now.as_nanos())
+    }
+
+    fn left_at(&self, now: u64) -> u64 {
+        self.batches.iter().filter(|batch| batch.ends > now).map(|batch| batch.left).sum()
+    }
+
+    /// What the batch of this end has paid and nobody used. `false` when it is gone.
+    pub(super) fn put_back(&mut self, ends: u64, units: u64) -> bool {
+        match self.batches.iter_mut().find(|batch| batch.ends == ends) {
+            Some(batch) => {
+                batch.left += units;
+                true
+            }
+            None => false,
+        }
     }
 
     /// A batch has come. `false` when there is no place for it.
@@ -108,7 +125,7 @@ impl Account {
     /// Ends the batch of this end, and says what is left of it.
     pub(super) fn end(&mut self, ends: u64) -> u64 {
         let ended = self.batches.iter_mut().filter(|batch| batch.ends == ends);
-        ended.map(|batch| std::mem::take(&mut batch.left)).sum()
+        ended.map(|batch| std::mem::take(batch).left).sum()
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -125,11 +142,11 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_is_spent_that_was_not_leased_and_all_the_rest_is_given_back(
-            units in 1_u64..20, steps in proptest::collection::vec((0_u64..5, 0_u64..4, any::<bool>()), 1..200),
+            units in 1_u64..20, steps in proptest::collection::vec((0_u64..5, 0_u64..4, any::<bool>(), any::<bool>()), 1..200),
         ) {
             let (mut account, mut now) = (Account::default(), 1_000);
             let (mut leased, mut spent, mut back, mut due, mut under_way) = (0, 0, 0, Vec::new(), false);
-            for (wait, cost, arrives) in steps {
+            for (wait, cost, arrives, is_used) in steps {
                 now += wait;
                 due.retain(|ends| {
                     if *ends <= now {
@@ -138,7 +155,11 @@ mod tests {
                     *ends > now
                 });
                 let told = account.spend(Instant::from_nanos(now), cost, units);
-                spent += if told.passes { cost } else { 0 };
+                match told.batch {
+                    Some(ends) if !is_used => prop_assert!(account.put_back(ends, cost)),
+                    Some(_) => spent += cost,
+                    None => {}
+                }
                 prop_assert!(!(told.fetches && under_way), "one flight at a time");
                 under_way |= told.fetches;
                 if under_way && arrives {
@@ -157,11 +178,12 @@ mod tests {
     #[test]
     fn a_batch_that_has_ended_is_not_spent() {
         let mut account = Account::default();
-        assert_eq!(account.spend(Instant::from_nanos(5), 1, 10), Spent { passes: false, fetches: true });
+        assert_eq!(account.spend(Instant::from_nanos(5), 1, 10), Spent { batch: None, fetches: true });
         assert!(account.fetched(10, 20));
-        assert_eq!(account.spend(Instant::from_nanos(19), 1, 10), Spent { passes: true, fetches: false });
-        assert_eq!(account.spend(Instant::from_nanos(20), 1, 10), Spent { passes: false, fetches: true });
+        assert_eq!(account.spend(Instant::from_nanos(19), 1, 10), Spent { batch: Some(20), fetches: false });
+        assert_eq!(account.spend(Instant::from_nanos(20), 1, 10), Spent { batch: None, fetches: true });
         assert_eq!((account.end(20), account.end(20)), (9, 0));
+        assert!(!account.put_back(20, 1), "what is left of it has gone back");
     }
 
     #[test]

@@ -34,6 +34,19 @@ async fn many_operations_share_a_few_connections() {
     assert!(!pings.contains("cmdstat_ping"), "{pings}");
 }
 
+/// What blocks or subscribes is asked on a connection of its own.
+#[tokio::test]
+async fn a_connection_of_the_pool_is_nobody_elses() {
+    let server = Server::start().await;
+    let lanes = lanes(&server.url(), PATIENT);
+    let mut own = lanes.pool().unwrap().get().await.unwrap();
+    let blocked =
+        tokio::spawn(async move { cmd("BLPOP").arg("list").arg(5).query_async::<[String; 2]>(&mut own).await });
+    assert_eq!(lanes.query(&get("a")).await, Ok(None::<String>));
+    let _: u32 = lanes.query(cmd("LPUSH").arg("list").arg("x")).await.unwrap();
+    assert_eq!(blocked.await.unwrap().unwrap(), ["list", "x"]);
+}
+
 /// redis_rs_multiplexed_connection_never_reconnects
 #[tokio::test]
 async fn a_lane_that_breaks_is_replaced_once_for_all_who_come() {

@@ -6,7 +6,7 @@ use buttress::{
     redis::{RedisLimits, Unavailable},
 };
 
-use crate::{LONG, PATIENT, admitted, lanes, server::Server, take};
+use crate::{LONG, PATIENT, admitted, lanes, leases::until, server::Server, take};
 
 /// No unit comes back while a test runs.
 const HOUR: Duration = Duration::from_secs(3600);
@@ -207,3 +207,56 @@ async fn no_process_says_what_time_it_is() {
 }
 
 const FIVE: Settings = Settings::token_bucket(Quota::new(5, HOUR));
+
+/// What the layer has for headers.
+#[tokio::test]
+async fn what_redis_said_of_a_key_is_known_afterwards() {
+    let server = Server::start().await;
+    for (kind, algorithm) in KINDS {
+        let limits = process(&server, algorithm(Quota::new(10, HOUR)).name(kind));
+        let user = "user".to_owned();
+        assert!(limits.decisions(&user).is_none());
+        assert_eq!(take(&limits, "user", 4).await, Ok(()));
+        let said = limits.decisions(&user).unwrap()[0];
+        assert_eq!((said.policy, said.limit, said.period, said.remaining, said.allowed), (kind, 10, HOUR, 6, true));
+        let back = match kind {
+            "bucket" => HOUR * 4 / 10,
+            "log" => HOUR,
+            _ => 2 * HOUR,
+        };
+        assert!(said.reset_after <= back && said.reset_after + LONG > back, "{kind} {:?}", said.reset_after);
+        assert!(take(&limits, "user", 7).await.is_err());
+        assert_eq!(limits.decisions(&user).unwrap()[0].remaining, 6, "{kind}: a refusal takes nothing");
+        let other = process(&server, algorithm(Quota::new(10, HOUR)).name(kind));
+        assert_eq!(take(&other, "user", 6).await, Ok(()));
+        assert_eq!(other.decisions(&user).unwrap()[0].remaining, 0);
+    }
+}
+
+/// A unit that was taken in another window is nobody's in this one.
+#[tokio::test]
+async fn what_is_given_back_too_late_is_not_there_any_more() {
+    let server = Server::start().await;
+    let window = Duration::from_millis(300);
+    for (kind, algorithm) in [KINDS[1], KINDS[2]] {
+        let limits = process(&server, algorithm(Quota::new(2, window)).name(kind));
+        let user = "user".to_owned();
+        until("the quota is spent", async || take(&limits, "user", 2).await.is_ok()).await;
+        limits.refund(&user, 2, window);
+        settled(&limits, &server).await;
+        let refused = take(&limits, "user", 2).await;
+        assert!(refused.is_err(), "{kind}");
+    }
+}
+
+/// Keys come from requests, and what they are called is kept for as long as they count.
+#[tokio::test]
+async fn a_key_as_long_as_a_stranger_likes_is_short_in_redis_and_a_key_of_its_own() {
+    let server = Server::start().await;
+    let limits = process(&server, FIVE);
+    let (one, other) = ("k".repeat(1_000_000), "k".repeat(1_000_001));
+    assert_eq!(admitted(&limits, &one, 7).await, 5);
+    assert_eq!(admitted(&limits, &other, 7).await, 5);
+    let keys = keys(&server).await;
+    assert!(keys.len() == 2 && keys.iter().all(|key| key.len() < 120), "{keys:?}");
+}

@@ -1,5 +1,6 @@
 //! Against servers that these tests start themselves, in real time.
 
+mod all;
 mod away;
 mod cluster;
 mod lanes;
