@@ -205,7 +205,8 @@ impl Lanes {
             }
             result.map_err(|error| {
                 let (failure, is) = RedisFailure::of(&error);
-                if is == LaneIs::Broken {
+                // One to a cluster leads to many nodes, and replaces what breaks of it.
+                if is == LaneIs::Broken && !self.is_cluster() {
                     slot.drop_lane(lane);
                 }
                 failure
@@ -218,7 +219,8 @@ impl Lanes {
             Err(failure) => {
                 // A lane survives a time-out, because a server that hung goes on where it was. But when even a probe has no answer, the other end
                 // may be gone without a word, and the next probe had better knock anew.
-                if let (true, RedisFailure::TimedOut, Some(lane)) = (is_probe, failure, &used) {
+                let is_unheard = matches!(failure, RedisFailure::TimedOut | RedisFailure::Disconnected);
+                if let (true, Some(lane)) = (is_probe && is_unheard, &used) {
                     slot.drop_lane(lane);
                 }
                 permit.failure();

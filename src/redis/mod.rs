@@ -58,7 +58,7 @@
 //! # Lanes
 //!
 //! Operations share a few connections, on which many are under way at a time: a checkout of a pool for each of them would cost a `PING` each. A lane is
-//! made with the first operation that needs it, in a task of its own, and all who come meanwhile wait for that one. It is replaced when it breaks, and kept on a time-out, because
+//! made with the first operation that needs it, in a task of its own, and all who come meanwhile wait for that one. It is replaced when it breaks (one to a cluster replaces what breaks of it), and kept on a time-out, because
 //! a server that hung goes on where it was; only when a probe of the breaker is not answered either is the next one sent on a new connection.
 //!
 //! Every operation has one [`deadline`](LaneSettings::deadline), which includes the connection that it may have to wait for, and one breaker around all of them.
@@ -66,6 +66,19 @@
 //!
 //! Lanes come from a URL, from a pool, from a pool over Sentinel, or from the URLs or a pool of a cluster. A lane is taken out of the pool for good, so the pool's own places stay for those who need a connection of their own, to
 //! block or to subscribe: [`Lanes::pool`].
+//!
+//! # Sentinel and Cluster
+//!
+//! | | single | Sentinel | Cluster |
+//! |---|---|---|---|
+//! | all limits of a key, exact, all or nothing | yes | yes | yes, by a hash tag |
+//! | limits of all keys in the same script | yes | yes | refused when it is built |
+//! | limits of all keys in leases | yes | yes | yes |
+//! | a master that dies | | the next lane leads to the new one | the calls of its slots are decided by the policy until its replica goes on |
+//! | a slot that has moved | | | is followed |
+//!
+//! A replica that goes on knows what it had heard of: what was paid in the last moments before may be paid again. While a slot is on its way to another node, its keys are decided by the policy. Give
+//! [`try_from_cluster_urls`](Lanes::try_from_cluster_urls) several nodes, because a lane that is made while the only one is down is not made.
 //!
 //! # Limits
 //!

@@ -6,6 +6,7 @@ mod cluster;
 mod lanes;
 mod leases;
 mod limits;
+mod nodes;
 mod proxy;
 mod sentinel;
 mod server;
