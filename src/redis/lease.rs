@@ -179,6 +179,71 @@ mod tests {
         }
     }
 
+    /// What a unit takes to come back, how many there are at once, and how long a batch lives.
+    const UNIT: u64 = 10;
+    const BURST: u64 = 30;
+    const LIFE: u64 = 100;
+
+    /// The bucket in Redis, by the moment when it is full again.
+    struct Bucket(u64);
+
+    impl Bucket {
+        fn take(&mut self, now: u64, units: u64) -> bool {
+            let full_at = self.0.max(now) + units * UNIT;
+            let passes = full_at <= now + BURST * UNIT;
+            self.0 = if passes { full_at } else { self.0 };
+            passes
+        }
+
+        fn give_back(&mut self, now: u64, units: u64) {
+            self.0 = self.0.saturating_sub(units * UNIT).max(now);
+        }
+    }
+
+    proptest! {
+        /// The bound of [`LeaseSettings`], with processes that ask by themselves for what no batch pays.
+        #[test]
+        fn a_window_sees_the_quota_and_what_was_leased_before_it(
+            units in 1_u64..12, steps in proptest::collection::vec((0_u64..25, 0_usize..3, any::<bool>()), 50..400),
+        ) {
+            let (mut bucket, mut now) = (Bucket(0), LIFE);
+            let mut processes: Vec<(Account, Vec<u64>)> = (0..3).map(|_| Default::default()).collect();
+            let mut admitted = Vec::new();
+            for (wait, caller, is_pressed) in steps {
+                now += wait;
+                for (account, due) in &mut processes {
+                    due.retain(|ends| {
+                        if *ends <= now {
+                            bucket.give_back(now, account.end(*ends));
+                        }
+                        *ends > now
+                    });
+                }
+                let (account, due) = &mut processes[caller];
+                for _ in 0..if is_pressed { 2 * units } else { 1 } {
+                    let told = account.spend(Instant::from_nanos(now), 1, units);
+                    if told.batch.is_some() || bucket.take(now, 1) {
+                        admitted.push(now);
+                    }
+                    if told.fetches && bucket.take(now, units) {
+                        prop_assert!(account.fetched(units, now + LIFE));
+                        due.push(now + LIFE);
+                    } else if told.fetches {
+                        account.not_fetched(Instant::from_nanos(now), Duration::from_nanos(UNIT));
+                    }
+                    // What the others miss: two batches of each process.
+                    prop_assert!(account.batches.iter().map(|batch| batch.left).sum::<u64>() <= 2 * units);
+                }
+            }
+            let window = 3 * LIFE;
+            let leased = (3 * 2 * units).min(LIFE / UNIT);
+            for (first, began) in admitted.iter().enumerate() {
+                let seen = admitted[first..].iter().take_while(|at| **at < began + window).count() as u64;
+                prop_assert!(seen <= BURST + window / UNIT + leased, "{seen} in a window, {leased} leased");
+            }
+        }
+    }
+
     #[test]
     fn a_batch_that_has_ended_is_not_spent() {
         let mut account = Account::default();
