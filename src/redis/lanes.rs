@@ -188,7 +188,8 @@ impl Lanes {
         operation: &impl Question<T>,
     ) -> Result<T, RedisFailure> {
         let Shared { source, slots, next, settings, breaker } = &*self.shared;
-        let slot = &slots[next.fetch_add(1, Ordering::Relaxed) % slots.len()];
+        // In runs, so that operations that come together are written and read together.
+        let slot = &slots[next.fetch_add(1, Ordering::Relaxed) / RUN % slots.len()];
         let is_probe = breaker.state() != CircuitState::Closed;
         let mut used: Option<Lane> = None;
         let asked = tokio::time::timeout(settings.deadline, async {
@@ -230,6 +231,8 @@ impl Lanes {
     }
 }
 
+/// How many operations in a row take the same lane.
+const RUN: usize = 64;
 /// How often a question follows its slot.
 const MOST_MOVES: usize = 3;
 

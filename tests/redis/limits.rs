@@ -292,3 +292,24 @@ async fn a_key_as_long_as_a_stranger_likes_is_short_in_redis_and_a_key_of_its_ow
     let keys = keys(&server).await;
     assert!(keys.len() == 2 && keys.iter().all(|key| key.len() < 120), "{keys:?}");
 }
+
+/// The script has a short way for one bucket; a second limit that never refuses makes it go the long one.
+#[tokio::test]
+async fn a_bucket_by_itself_counts_as_one_of_several_does() {
+    let server = Server::start().await;
+    let bucket = Settings::token_bucket(Quota::new(1_000, Duration::from_secs(1_000)).burst(20));
+    let short = process(&server, bucket.name("short"));
+    let long = process(&server, bucket.name("long").and(Settings::sliding_counter(Quota::new(1_000, HOUR))));
+    for cost in [1, 5, 0, 7, 8, 3, 20, 1, 3, 1, 1] {
+        let (one, other) = (take(&short, "user", cost).await, take(&long, "user", cost).await);
+        assert_eq!(one.is_ok(), other.is_ok(), "{cost}");
+        let left = |limits: &RedisLimits<String>| limits.decisions(&"user".to_owned()).unwrap()[0].remaining;
+        assert!(left(&short).abs_diff(left(&long)) <= 1, "{cost}");
+    }
+    let key = async |name: &str| keys(&server).await.into_iter().find(|key| key.ends_with(name)).unwrap();
+    for name in ["short", "long"] {
+        let key = key(name).await;
+        let until_full: i64 = server.ask("PTTL", &key).await;
+        assert!((18_000..=20_002).contains(&until_full), "{name} {until_full}");
+    }
+}
