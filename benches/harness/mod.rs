@@ -346,7 +346,7 @@ impl Case {
         let (mut taken, waits) = (Duration::ZERO, self.waits);
         (self.run)(calls, &mut |work| {
             allocation_counter::opt_out(|| {
-                let (start, start_of_all) = (ThreadTime::now(), std::time::Instant::now());
+                let (start, start_of_all) = (ThreadTime::now(), tokio::time::Instant::now());
                 work();
                 taken = if waits { start_of_all.elapsed() } else { start.elapsed() };
             });

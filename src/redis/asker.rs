@@ -6,11 +6,11 @@ use std::{
     time::Duration,
 };
 
-use deadpool_redis::redis::Script;
+use deadpool_redis::redis::{Cmd, Script, cmd};
 
 use super::{
     failure::RedisFailure,
-    lanes::Lanes,
+    lanes::{ByHash, Lanes},
     script::{Answer, Asked, CODE, What},
 };
 use crate::{
@@ -21,7 +21,8 @@ use crate::{
 
 pub(super) struct Asker {
     pub(super) lanes: Lanes,
-    script: Script,
+    hash: String,
+    load: Cmd,
     prefix: &'static str,
     is_shadow: bool,
     pub(super) events: Events,
@@ -31,7 +32,9 @@ pub(super) struct Asker {
 
 impl Asker {
     pub(super) fn new(lanes: Lanes, prefix: &'static str, is_shadow: bool, events: Events) -> Self {
-        Self { lanes, script: Script::new(CODE), prefix, is_shadow, events, is_away: AtomicBool::new(false) }
+        let (hash, mut load) = (Script::new(CODE).get_hash().to_owned(), cmd("SCRIPT"));
+        load.arg("LOAD").arg(CODE);
+        Self { lanes, hash, load, prefix, is_shadow, events, is_away: AtomicBool::new(false) }
     }
 
     pub(super) async fn ask(
@@ -43,12 +46,17 @@ impl Asker {
         cost: u64,
         ago: Duration,
     ) -> Result<Answer, RedisFailure> {
-        let mut call = self.script.prepare_invoke();
+        let mut call = cmd("EVALSHA");
+        call.arg(&self.hash).arg(limits.len());
+        for limit in limits {
+            call.arg(limit.key(self.prefix, key));
+        }
         call.arg(what.as_str()).arg(cost).arg(u64::try_from(ago.as_micros()).unwrap_or(u64::MAX));
         for limit in limits {
             let (kind, numbers) = limit.arguments(cost);
-            call.key(limit.key(self.prefix, key)).arg(kind).arg(&numbers[..]);
+            call.arg(kind).arg(&numbers[..]);
         }
+        let call = ByHash { call, load: &self.load };
         let answer = match self.lanes.run_admitted::<Vec<i64>>(permit, &call).await {
             Ok(numbers) => Answer::read(&numbers, limits.len()).ok_or(RedisFailure::Answered),
             Err(failure) => Err(failure),

@@ -11,7 +11,7 @@ use std::{
 use deadpool_redis::{
     Manager, Pool, Runtime, cluster,
     redis::{
-        AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, RedisResult, ScriptInvocation, ServerErrorKind,
+        AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, RedisResult, ServerErrorKind, Value,
         cluster::ClusterClientBuilder,
     },
     sentinel,
@@ -57,9 +57,21 @@ impl<T: FromRedisValue> Question<T> for Cmd {
     }
 }
 
-impl<T: FromRedisValue + Send> Question<T> for ScriptInvocation<'_> {
+/// A script by its hash, and how it is made known where it is not: what is not known has not run.
+pub(super) struct ByHash<'a> {
+    pub(super) call: Cmd,
+    pub(super) load: &'a Cmd,
+}
+
+impl<T: FromRedisValue + Send> Question<T> for ByHash<'_> {
     async fn ask(&self, mut lane: source::Shared) -> RedisResult<T> {
-        self.invoke_async(&mut lane).await
+        match self.call.query_async(&mut lane).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                self.load.query_async::<Value>(&mut lane).await?;
+                self.call.query_async(&mut lane).await
+            }
+            result => result,
+        }
     }
 }
 

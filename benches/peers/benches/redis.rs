@@ -13,7 +13,7 @@ use std::{
     cell::Cell,
     process::{Child, Command, Stdio},
     rc::Rc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use buttress::{
@@ -25,7 +25,7 @@ use buttress::{
 };
 use futures::future::join_all;
 use redis::{AsyncConnectionConfig, Client, Cmd, aio::ConnectionLike, cmd};
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, time::Instant};
 
 use harness::{Bench, Bound, CaseId, drive::plain, usage::runtime};
 
