@@ -244,7 +244,7 @@ impl Lanes {
 }
 
 /// How many operations in a row take the same lane.
-const RUN: usize = 64;
+const RUN: usize = 256;
 /// How often a question follows its slot.
 const MOST_MOVES: usize = 3;
 

@@ -115,7 +115,7 @@ impl<K: Hash + Eq + Clone + fmt::Display + Send + Sync + 'static> LimitStore<K> 
         self.limiter.take(key, cost)
     }
 
-    /// What Redis said last of this key, for ten seconds and of at most 10,000 keys; without Redis what the limiter in this process says.
+    /// What Redis said last of this key, for ten seconds and of at most 16,384 keys; without Redis what the limiter in this process says.
     fn decisions(&self, key: &K) -> Option<Decisions> {
         let Limiter { own, all, local, .. } = &*self.limiter;
         if own.asker.is_away() {

@@ -12,7 +12,7 @@ use crate::{
 /// How many refusals are remembered.
 const MOST_DENIED: usize = 10_000;
 /// Of how many keys it is remembered what is left.
-const MOST_SAID: usize = 10_000;
+const MOST_SAID: usize = 16_384;
 /// For how long: who asks does so when a call ends that has just been admitted.
 const KEPT: Duration = Duration::from_secs(10);
 

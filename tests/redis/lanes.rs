@@ -22,7 +22,7 @@ async fn many_operations_share_a_few_connections() {
     let proxy = Proxy::before(server.port).await;
     let lanes = lanes(&proxy.url(), PATIENT);
     assert_eq!(proxy.accepted(), 0, "it connects when it is asked");
-    let all = (0..128).map(|n| {
+    let all = (0..512).map(|n| {
         let lanes = lanes.clone();
         tokio::spawn(async move { lanes.query::<u32>(cmd("ECHO").arg(n)).await })
     });
