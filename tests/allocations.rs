@@ -16,6 +16,7 @@ use buttress::{
     http::{ClientKeys, respond},
     rate_limit::{KeyedRateLimitLayer, KeyedWaitingLayer, Quota, RateLimitHandle, RateLimitLayer, RateLimitSettings},
     red::{RedLayer, RedSettings},
+    redis::{LaneSettings, Lanes, RedisLimits, Unavailable},
     retry::{RetryLayer, RetrySettings},
     timeout::{TimeoutLayer, TimeoutSettings},
 };
@@ -208,6 +209,19 @@ fn several_limits_and_limits_per_key_allocate_nothing_once_the_key_is_known() {
         let all = RateLimitHandle::try_new(several).unwrap();
         let layer = KeyedRateLimitLayer::new(settings, |request: &u32| *request).and_all(&all);
         assert_frugal("key and all, success", layer.layer(service_fn(dependency)), 1, is_ok);
+    }
+}
+
+/// An outage is no time to be slow.
+#[test]
+fn a_limit_in_redis_allocates_nothing_while_redis_is_away() {
+    let lanes = Lanes::try_from_url("redis://127.0.0.1:1", LaneSettings::new()).unwrap();
+    lanes.breaker().force_open();
+    for (unavailable, is) in [(Unavailable::local(1.0), is_ok as fn(&_) -> bool), (Unavailable::Closed, is_refusal)] {
+        let settings = RateLimitSettings::token_bucket(Quota::per_day(1_000_000));
+        let limits = RedisLimits::try_new(&lanes, settings, unavailable).unwrap();
+        let layer = KeyedRateLimitLayer::over(limits, |request: &u32| *request);
+        assert_frugal("away", layer.layer(service_fn(dependency)), 1, is);
     }
 }
 

@@ -22,7 +22,10 @@ use buttress::{
         RateLimitHandle, RateLimitLayer, Reservation, Waiting, WaitingFuture,
     },
     red::{self, Red, RedHandle, RedLayer},
-    redis::{self, Lanes, RedisStore, RedisStoreStats, TieredStore},
+    redis::{
+        self, LaneSettings, Lanes, LeaseSettings, RedisFailure, RedisLimitSettings, RedisLimits, RedisStore,
+        RedisStoreStats, TieredStore, Verdict,
+    },
     retry::{self, CloneRequest, FlatCost, OfSettings, Retry, RetryHandle, RetryLayer, RetrySettings},
     timeout::{self, Timeout, TimeoutHandle, TimeoutLayer},
 };
@@ -129,6 +132,16 @@ fn auto_traits_are_those_of_what_is_inside() {
         rate_limit::KeyedResponseFuture<Boxed, u32, std::future::Ready<Result<(), Rejected>>, ()>: send true, sync false, unpin true;
         rate_limit::ResponseFuture<NotSend>: send false, sync false, unpin true;
         rate_limit::ResponseFuture<NotUnpin>: send true, sync true, unpin false;
+        Lanes: send true, sync true, unpin true;
+        LaneSettings: send true, sync true, unpin true;
+        LeaseSettings: send true, sync true, unpin true;
+        RedisLimitSettings: send true, sync true, unpin true;
+        RedisFailure: send true, sync true, unpin true;
+        RedisLimits<u32>: send true, sync true, unpin true;
+        Verdict: send true, sync true, unpin true;
+        KeyedRateLimit<Boxed, u32, Key, OneUnit, Nothing, RedisLimits<u32>>: send true, sync false, unpin true;
+        rate_limit::KeyedResponseFuture<Ready, u32, Verdict, ()>: send true, sync true, unpin true;
+        rate_limit::KeyedResponseFuture<Boxed, u32, Verdict, ()>: send true, sync false, unpin true;
         RedLayer: send true, sync true, unpin true;
         RedHandle: send true, sync true, unpin true;
         red::Call: send true, sync true, unpin true;

@@ -13,14 +13,15 @@ use std::{
 };
 
 use buttress::{
-    AsRejected, DeadlineLayer, LateLayer, StampDeadlineLayer,
+    AsRejected, DeadlineLayer, LateLayer, Rejected, StampDeadlineLayer,
     cache::{CacheLayer, CacheSettings, Hooks},
     circuit_breaker::{CircuitBreakerLayer, CircuitBreakerSettings, KeyedCircuitBreakerLayer},
     rate_limit::{
-        Backpressure, KeyedRateLimitLayer, KeyedWaitingLayer, OneUnit, Quota, RateLimitLayer, RateLimitSettings,
-        Waiting,
+        Backpressure, Decisions, KeyedRateLimitHandle, KeyedRateLimitLayer, KeyedWaitingLayer, LimitStore, OneUnit,
+        Quota, RateLimitLayer, RateLimitSettings, Taken, Waiting,
     },
     red::RedLayer,
+    redis::{LaneSettings, Lanes, RedisLimits, Unavailable},
     retry::{Backoff, RetryLayer, RetrySettings},
     timeout::{TimeoutLayer, TimeoutSettings},
 };
@@ -413,6 +414,40 @@ fn use_up_key(layer: &KeyedLimits) -> bool {
     true
 }
 
+/// Without Redis, of which it is known at once.
+fn away() -> RedisLimits<u32> {
+    let lanes = Lanes::try_from_url("redis://127.0.0.1:1", LaneSettings::new()).unwrap();
+    lanes.breaker().force_open();
+    RedisLimits::try_new(&lanes, BUCKET, Unavailable::local(1.0)).unwrap()
+}
+
+/// A store that is asked in the future.
+struct Later(KeyedRateLimitHandle<u32>);
+
+impl LimitStore<u32> for Later {
+    type Later = std::future::Ready<Result<(), Rejected>>;
+
+    fn take(&self, key: &u32, cost: u64) -> Taken<Self::Later> {
+        Taken::Later(std::future::ready(self.0.try_acquire(key, cost)))
+    }
+
+    fn decisions(&self, key: &u32) -> Option<Decisions> {
+        LimitStore::decisions(&self.0, key)
+    }
+
+    fn charge(&self, key: &u32, units: u64) {
+        self.0.charge(key, units);
+    }
+
+    fn refund(&self, key: &u32, units: u64, _: Duration) {
+        self.0.refund(key, units);
+    }
+
+    fn pause(&self, key: &u32, wait: Duration) {
+        self.0.pause(key, wait);
+    }
+}
+
 /// A call in line is none that is refused: so that it is, there is no end to the wait.
 fn pause(layer: &LimitLayer<Waiting>) -> bool {
     layer.handle().pause(Duration::MAX);
@@ -443,6 +478,8 @@ subject!(rate_limit_backpressure, RateLimitLayer::new(BUCKET).backpressure(), re
 subject!(keyed_rate_limit, KeyedLimits::new(BUCKET, |request: &u32| *request), refuse: use_up_key, held: |_| 0);
 subject!(keyed_rate_limit_several, KeyedLimits::new(SEVERAL, |request: &u32| *request), refuse: use_up_key, held: |_| 0);
 subject!(keyed_waiting, KeyedLines::new(BUCKET, |request: &u32| *request), refuse: pause_key, held: |layer| layer.handle().get(7).map_or(0, |limiter| limiter.snapshot().waiting as u64));
+subject!(redis_limits_away, KeyedRateLimitLayer::over(away(), |request: &u32| *request), refuse: |_| false, held: |_| 0);
+subject!(limits_that_answer_later, KeyedRateLimitLayer::over(Later(KeyedRateLimitHandle::try_new(BUCKET).unwrap()), |request: &u32| *request), refuse: |_| false, held: |_| 0);
 subject!(sliding_counter, RateLimitLayer::new(RateLimitSettings::sliding_counter(QUOTA).name("contract")), refuse: use_up, held: |_| 0);
 subject!(red, RedLayer::new("contract"), refuse: |_| false, held: |layer| layer.handle().snapshot().requests.in_flight);
 subject!(retry, RetryLayer::new(RETRY), refuse: |_| false, held: held_of_the_budget);

@@ -62,6 +62,7 @@ pub(crate) struct Case {
     name: String,
     ours: bool,
     may_allocate: bool,
+    waits: bool,
     run: Box<dyn FnMut(u64, Meter<'_>)>,
     two_threads: Option<[Batch; 2]>,
     measured: Measured,
@@ -100,6 +101,7 @@ enum Measure {
     /// The most that any of our cases allocates per call, but for those that may.
     Allocations,
     AllocationsOf(CaseId),
+    Value(f64),
 }
 
 impl Bench {
@@ -140,6 +142,7 @@ impl Bench {
             name: name.to_owned(),
             ours: false,
             may_allocate: false,
+            waits: false,
             run: Box::new(run),
             two_threads: None,
             measured: Measured::default(),
@@ -171,6 +174,11 @@ impl Bench {
     /// Wants what a case allocates per call to keep a bound: for one that may allocate, and not just anything.
     pub(crate) fn gate_allocations_of(&mut self, name: &str, case: CaseId, bound: Bound) {
         self.gates.push(Gate { name: name.to_owned(), bound, measure: Measure::AllocationsOf(case) });
+    }
+
+    /// Wants what was measured elsewhere to keep a bound.
+    pub(crate) fn gate_value(&mut self, name: &str, value: f64, bound: Bound) {
+        self.gates.push(Gate { name: name.to_owned(), bound, measure: Measure::Value(value) });
     }
 
     /// Something measured that is not a time.
@@ -298,6 +306,12 @@ impl Case {
         self
     }
 
+    /// Its time is that of the wall, because most of it is spent waiting for another process. Its batches are longer.
+    pub(crate) fn in_wall_time(&mut self) -> &mut Self {
+        self.waits = true;
+        self
+    }
+
     /// It is one of ours and allocates, for a reason that stands beside this.
     pub(crate) fn may_allocate(&mut self) -> &mut Self {
         self.may_allocate = true;
@@ -329,12 +343,12 @@ impl Case {
     }
 
     fn cpu(&mut self, calls: u64) -> Duration {
-        let mut taken = Duration::ZERO;
+        let (mut taken, waits) = (Duration::ZERO, self.waits);
         (self.run)(calls, &mut |work| {
             allocation_counter::opt_out(|| {
-                let start = ThreadTime::now();
+                let (start, start_of_all) = (ThreadTime::now(), tokio::time::Instant::now());
                 work();
-                taken = start.elapsed();
+                taken = if waits { start_of_all.elapsed() } else { start.elapsed() };
             });
         });
         taken
@@ -342,7 +356,7 @@ impl Case {
 
     /// How many calls take about so long.
     fn calibrate(&mut self, batch: Duration) -> u64 {
-        let mut calls = 64;
+        let (mut calls, batch) = (64, if self.waits { 10 * batch } else { batch });
         loop {
             let taken = self.cpu(calls);
             if taken >= batch / 4 {

@@ -116,6 +116,7 @@ impl Bench {
         match measure {
             Measure::Ratio(case, of) => Some(measured(case).ns? / measured(of).ns?),
             Measure::TwoThreads(case) => measured(case).two_threads,
+            Measure::Value(value) => Some(value),
             Measure::AllocationsOf(case) => measured(case).allocations,
             Measure::Allocations => {
                 let ours = self.rows().filter(|case| case.ours && !case.may_allocate);

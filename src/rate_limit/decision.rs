@@ -36,7 +36,7 @@ pub struct Decisions {
 }
 
 impl Decisions {
-    pub(super) fn new(first: Decision, others: impl IntoIterator<Item = Decision>) -> Self {
+    pub(crate) fn new(first: Decision, others: impl IntoIterator<Item = Decision>) -> Self {
         let (mut all, mut count) = ([first; MOST_DECISIONS], 1);
         for (place, other) in all[1..].iter_mut().zip(others) {
             *place = other;
@@ -56,7 +56,7 @@ impl Decisions {
     }
 
     /// These and those, as far as there is room.
-    pub(super) fn and(mut self, others: &Self) -> Self {
+    pub(crate) fn and(mut self, others: &Self) -> Self {
         for other in others.iter() {
             if let Some(place) = self.all.get_mut(self.count) {
                 *place = *other;

@@ -195,7 +195,7 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Far<V, C> {
         lease: Option<&(SingleLoad, String)>,
         insists: bool,
     ) -> Result<Looked<V>, RedisFailure> {
-        let is_cluster = self.lanes.are_to_a_cluster();
+        let is_cluster = self.lanes.is_cluster();
         let mut call = self.script.prepare_invoke();
         call.key(self.names.key(digest)).arg("read");
         match lease {
@@ -250,7 +250,7 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Far<V, C> {
 
     /// Whether everything, or one of its tags, was invalidated since its load began.
     async fn is_void(&self, sealed: &Sealed<'_>, all: Vec<u8>, had_bad_mark: &mut bool) -> Result<bool, RedisFailure> {
-        let is_cluster = self.lanes.are_to_a_cluster();
+        let is_cluster = self.lanes.is_cluster();
         let mut names: Vec<String> = sealed.tags.iter().map(|tag| self.names.tag(&digest_of_tag(tag))).collect();
         let mut marks: Vec<Option<Vec<u8>>> = vec![Some(all)];
         if is_cluster {

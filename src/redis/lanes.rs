@@ -12,7 +12,7 @@ use deadpool_redis::{
     Manager, Pool, Runtime, cluster,
     redis::{
         AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, RedisResult, ScriptInvocation, ServerErrorKind,
-        cluster::ClusterClientBuilder,
+        Value, cluster::ClusterClientBuilder,
     },
     sentinel,
 };
@@ -62,6 +62,24 @@ impl<T: FromRedisValue> Question<T> for Cmd {
 impl<T: FromRedisValue + Send> Question<T> for ScriptInvocation<'_> {
     async fn ask(&self, mut lane: source::Shared) -> RedisResult<T> {
         self.invoke_async(&mut lane).await
+    }
+}
+
+/// A script by its hash, and how it is made known where it is not: what is not known has not run.
+pub(super) struct ByHash<'a> {
+    pub(super) call: Cmd,
+    pub(super) load: &'a Cmd,
+}
+
+impl<T: FromRedisValue + Send> Question<T> for ByHash<'_> {
+    async fn ask(&self, mut lane: source::Shared) -> RedisResult<T> {
+        match self.call.query_async(&mut lane).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                self.load.query_async::<Value>(&mut lane).await?;
+                self.call.query_async(&mut lane).await
+            }
+            result => result,
+        }
     }
 }
 
@@ -153,10 +171,6 @@ impl Lanes {
         &self.shared.listened
     }
 
-    pub(super) fn are_to_a_cluster(&self) -> bool {
-        matches!(self.shared.source, Source::Cluster(_) | Source::ClusterPool(_))
-    }
-
     pub(super) fn connect_timeout(&self) -> std::time::Duration {
         self.shared.settings.connect_timeout
     }
@@ -173,6 +187,20 @@ impl Lanes {
     #[must_use]
     pub fn breaker(&self) -> &CircuitBreakerHandle {
         &self.shared.breaker
+    }
+
+    /// The pool that lanes to one server come from, for a connection of one's own: to block, or to subscribe. `None` over Sentinel or a cluster, where whoever
+    /// built the lanes has the pool.
+    #[must_use]
+    pub fn pool(&self) -> Option<&Pool> {
+        match &self.shared.source {
+            Source::Single(pool) => Some(pool),
+            Source::Sentinel(_) | Source::Cluster(_) | Source::ClusterPool(_) => None,
+        }
+    }
+
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self.shared.source, Source::Cluster(_) | Source::ClusterPool(_))
     }
 
     /// Asks one command. It must not block, and nothing that belongs to one connection (`WATCH`, `SELECT`, `SUBSCRIBE`) may be asked.
@@ -205,7 +233,8 @@ impl Lanes {
         operation: &impl Question<T>,
     ) -> Result<T, RedisFailure> {
         let Shared { source, slots, next, settings, breaker, .. } = &*self.shared;
-        let slot = &slots[next.fetch_add(1, Ordering::Relaxed) % slots.len()];
+        // In runs, so that operations that come together are written and read together.
+        let slot = &slots[next.fetch_add(1, Ordering::Relaxed) / RUN % slots.len()];
         let is_probe = breaker.state() != CircuitState::Closed;
         let mut used: Option<Lane> = None;
         let asked = tokio::time::timeout(settings.deadline, async {
@@ -222,7 +251,8 @@ impl Lanes {
             }
             result.map_err(|error| {
                 let (failure, is) = RedisFailure::of(&error);
-                if is == LaneIs::Broken {
+                // One to a cluster leads to many nodes, and replaces what breaks of it.
+                if is == LaneIs::Broken && !self.is_cluster() {
                     slot.drop_lane(lane);
                 }
                 failure
@@ -235,7 +265,8 @@ impl Lanes {
             Err(failure) => {
                 // A lane survives a time-out, because a server that hung goes on where it was. But when even a probe has no answer, the other end
                 // may be gone without a word, and the next probe had better knock anew.
-                if let (true, RedisFailure::TimedOut, Some(lane)) = (is_probe, failure, &used) {
+                let is_unheard = matches!(failure, RedisFailure::TimedOut | RedisFailure::Disconnected);
+                if let (true, Some(lane)) = (is_probe && is_unheard, &used) {
                     slot.drop_lane(lane);
                 }
                 permit.failure();
@@ -245,6 +276,8 @@ impl Lanes {
     }
 }
 
+/// How many operations in a row take the same lane.
+const RUN: usize = 256;
 /// How often a question follows its slot.
 const MOST_MOVES: usize = 3;
 

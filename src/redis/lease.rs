@@ -64,7 +64,8 @@ struct Batch {
 /// What becomes of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Spent {
-    pub(super) passes: bool,
+    /// The end of the batch that has paid for it, if one has.
+    pub(super) batch: Option<u64>,
     /// Whether the caller is to fetch the next batch.
     pub(super) fetches: bool,
 }
@@ -74,18 +75,34 @@ impl Account {
         let now = now.as_nanos();
         self.batches.sort_unstable_by_key(|batch| batch.ends);
         let has = |batch: &&mut Batch| batch.ends > now && batch.left >= cost;
-        let passes = match self.batches.iter_mut().find(has) {
-            Some(batch) => {
-                batch.left -= cost;
-                true
-            }
-            None => false,
-        };
-        let left: u64 = self.batches.iter().filter(|batch| batch.ends > now).map(|batch| batch.left).sum();
+        let batch = self.batches.iter_mut().find(has).map(|batch| {
+            batch.left -= cost;
+            batch.ends
+        });
+        let left = self.left_at(now);
         let has_room = self.batches.iter().any(|batch| batch.left == 0);
         let fetches = !self.is_fetching && has_room && left <= units / 2 && now >= self.no_batch_before;
         self.is_fetching |= fetches;
-        Spent { passes, fetches }
+        Spent { batch, fetches }
+    }
+
+    pub(super) fn left(&self, now: time::Instant) -> u64 {
+        self.left_at(now.as_nanos())
+    }
+
+    fn left_at(&self, now: u64) -> u64 {
+        self.batches.iter().filter(|batch| batch.ends > now).map(|batch| batch.left).sum()
+    }
+
+    /// What the batch of this end has paid and nobody used. `false` when it is gone.
+    pub(super) fn put_back(&mut self, ends: u64, units: u64) -> bool {
+        match self.batches.iter_mut().find(|batch| batch.ends == ends) {
+            Some(batch) => {
+                batch.left += units;
+                true
+            }
+            None => false,
+        }
     }
 
     /// A batch has come. `false` when there is no place for it.
@@ -108,7 +125,7 @@ impl Account {
     /// Ends the batch of this end, and says what is left of it.
     pub(super) fn end(&mut self, ends: u64) -> u64 {
         let ended = self.batches.iter_mut().filter(|batch| batch.ends == ends);
-        ended.map(|batch| std::mem::take(&mut batch.left)).sum()
+        ended.map(|batch| std::mem::take(batch).left).sum()
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -125,11 +142,11 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_is_spent_that_was_not_leased_and_all_the_rest_is_given_back(
-            units in 1_u64..20, steps in proptest::collection::vec((0_u64..5, 0_u64..4, any::<bool>()), 1..200),
+            units in 1_u64..20, steps in proptest::collection::vec((0_u64..5, 0_u64..4, any::<bool>(), any::<bool>()), 1..200),
         ) {
             let (mut account, mut now) = (Account::default(), 1_000);
             let (mut leased, mut spent, mut back, mut due, mut under_way) = (0, 0, 0, Vec::new(), false);
-            for (wait, cost, arrives) in steps {
+            for (wait, cost, arrives, is_used) in steps {
                 now += wait;
                 due.retain(|ends| {
                     if *ends <= now {
@@ -138,15 +155,23 @@ mod tests {
                     *ends > now
                 });
                 let told = account.spend(Instant::from_nanos(now), cost, units);
-                spent += if told.passes { cost } else { 0 };
+                match told.batch {
+                    Some(ends) if !is_used => prop_assert!(account.put_back(ends, cost)),
+                    Some(_) => spent += cost,
+                    None => {}
+                }
                 prop_assert!(!(told.fetches && under_way), "one flight at a time");
                 under_way |= told.fetches;
                 if under_way && arrives {
                     under_way = false;
                     let ends = now + 7;
-                    prop_assert!(account.fetched(units, ends));
                     leased += units;
-                    due.push(ends);
+                    // What was put back in the meantime may have taken its place.
+                    if account.fetched(units, ends) {
+                        due.push(ends);
+                    } else {
+                        back += units;
+                    }
                 }
                 let held: u64 = account.batches.iter().map(|batch| batch.left).sum();
                 prop_assert_eq!(leased, spent + back + held);
@@ -154,14 +179,80 @@ mod tests {
         }
     }
 
+    /// What a unit takes to come back, how many there are at once, and how long a batch lives.
+    const UNIT: u64 = 10;
+    const BURST: u64 = 30;
+    const LIFE: u64 = 100;
+
+    /// The bucket in Redis, by the moment when it is full again.
+    struct Bucket(u64);
+
+    impl Bucket {
+        fn take(&mut self, now: u64, units: u64) -> bool {
+            let full_at = self.0.max(now) + units * UNIT;
+            let passes = full_at <= now + BURST * UNIT;
+            self.0 = if passes { full_at } else { self.0 };
+            passes
+        }
+
+        fn give_back(&mut self, now: u64, units: u64) {
+            self.0 = self.0.saturating_sub(units * UNIT).max(now);
+        }
+    }
+
+    proptest! {
+        /// The bound of [`LeaseSettings`], with processes that ask by themselves for what no batch pays.
+        #[test]
+        fn a_window_sees_the_quota_and_what_was_leased_before_it(
+            units in 1_u64..12, steps in proptest::collection::vec((0_u64..25, 0_usize..3, any::<bool>()), 50..400),
+        ) {
+            let (mut bucket, mut now) = (Bucket(0), LIFE);
+            let mut processes: Vec<(Account, Vec<u64>)> = (0..3).map(|_| Default::default()).collect();
+            let mut admitted = Vec::new();
+            for (wait, caller, is_pressed) in steps {
+                now += wait;
+                for (account, due) in &mut processes {
+                    due.retain(|ends| {
+                        if *ends <= now {
+                            bucket.give_back(now, account.end(*ends));
+                        }
+                        *ends > now
+                    });
+                }
+                let (account, due) = &mut processes[caller];
+                for _ in 0..if is_pressed { 2 * units } else { 1 } {
+                    let told = account.spend(Instant::from_nanos(now), 1, units);
+                    if told.batch.is_some() || bucket.take(now, 1) {
+                        admitted.push(now);
+                    }
+                    if told.fetches && bucket.take(now, units) {
+                        prop_assert!(account.fetched(units, now + LIFE));
+                        due.push(now + LIFE);
+                    } else if told.fetches {
+                        account.not_fetched(Instant::from_nanos(now), Duration::from_nanos(UNIT));
+                    }
+                    // What the others miss: two batches of each process.
+                    prop_assert!(account.batches.iter().map(|batch| batch.left).sum::<u64>() <= 2 * units);
+                }
+            }
+            let window = 3 * LIFE;
+            let leased = (3 * 2 * units).min(LIFE / UNIT);
+            for (first, began) in admitted.iter().enumerate() {
+                let seen = admitted[first..].iter().take_while(|at| **at < began + window).count() as u64;
+                prop_assert!(seen <= BURST + window / UNIT + leased, "{seen} in a window, {leased} leased");
+            }
+        }
+    }
+
     #[test]
     fn a_batch_that_has_ended_is_not_spent() {
         let mut account = Account::default();
-        assert_eq!(account.spend(Instant::from_nanos(5), 1, 10), Spent { passes: false, fetches: true });
+        assert_eq!(account.spend(Instant::from_nanos(5), 1, 10), Spent { batch: None, fetches: true });
         assert!(account.fetched(10, 20));
-        assert_eq!(account.spend(Instant::from_nanos(19), 1, 10), Spent { passes: true, fetches: false });
-        assert_eq!(account.spend(Instant::from_nanos(20), 1, 10), Spent { passes: false, fetches: true });
+        assert_eq!(account.spend(Instant::from_nanos(19), 1, 10), Spent { batch: Some(20), fetches: false });
+        assert_eq!(account.spend(Instant::from_nanos(20), 1, 10), Spent { batch: None, fetches: true });
         assert_eq!((account.end(20), account.end(20)), (9, 0));
+        assert!(!account.put_back(20, 1), "what is left of it has gone back");
     }
 
     #[test]

@@ -1,9 +1,26 @@
 -- All limits of one key, all or nothing. Times are integer microseconds of this server's clock.
--- ARGV: what to do ("take", "charge" or "refund"), the units, and for each limit its kind and five numbers.
--- The answer: which limit refuses (0: none), for how long, and for each limit two numbers that say what is used.
+-- ARGV: what to do ("take", "charge" or "refund"), the units, how long ago they were taken, and for each limit its kind and five numbers.
+-- The answer: which limit refuses (0: none), for how long, and for each limit what is used (units, of a bucket time) and when all is back.
+-- The most frequent question has a short answer, at half the price: something is taken of one bucket of whole microseconds, and it is there. All else,
+-- and all that is odd, goes the long way below.
+if #KEYS == 1 and ARGV[1] == 'take' and ARGV[4] == 'bucket' and ARGV[6] == '0' and ARGV[9] == '0' then
+  local value = redis.pcall('GET', KEYS[1])
+  local us = value == false and 0 or type(value) == 'string' and string.find(value, '^%d+$') and tonumber(value)
+  if us then
+    local clock = redis.call('TIME')
+    local now = clock[1] * 1000000 + clock[2]
+    if us < now then us = now end
+    local used = us + ARGV[5] - now
+    if used > 0 and used <= tonumber(ARGV[8]) then
+      redis.call('SET', KEYS[1], string.format('%.0f', us + ARGV[5]), 'PX', math.ceil((used + 1) / 1000) + 1)
+      return { 0, 0, used, used }
+    end
+  end
+end
+
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
-local what, cost = ARGV[1], tonumber(ARGV[2])
+local what, cost, ago = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local STEP = 1000000
 local int = function(n) return string.format('%.0f', n) end
 -- What was put at a key by somebody else counts as nothing.
@@ -55,7 +72,10 @@ kinds.bucket = function(key, p)
     write()
   end
   self.repair = function() if has_no_ttl(key) then write() end end
-  self.used = function() return us - now, parts end
+  self.used = function()
+    local time = us - now + (parts > 0 and 1 or 0)
+    return time, time
+  end
   return self
 end
 
@@ -69,7 +89,7 @@ kinds.log = function(key, p)
     -- A clock that was put back makes nobody wait for it.
     redis.call('ZREMRANGEBYSCORE', key, '(' .. int(now + STEP), '+inf')
   end
-  local count = is_ours and redis.call('ZCARD', key) or 0
+  local count, newest = is_ours and redis.call('ZCARD', key) or 0, nil
   local self = {}
   self.look = function()
     local over = count + cost - units
@@ -92,9 +112,10 @@ kinds.log = function(key, p)
       redis.call('ZADD', key, unpack(members))
     end
     redis.call('PEXPIRE', key, int(math.ceil(period / 1000) + 1))
-    count = count + cost
+    count, newest = count + cost, now
   end
   self.refund = function()
+    if ago >= period then return end
     local back = math.min(cost, count)
     if back > 0 then redis.call('ZPOPMAX', key, back) end
     count = count - back
@@ -102,7 +123,11 @@ kinds.log = function(key, p)
   self.repair = function()
     if has_no_ttl(key) then redis.call('PEXPIRE', key, int(math.ceil(period / 1000) + 1)) end
   end
-  self.used = function() return count, 0 end
+  self.used = function()
+    if count == 0 then return 0, 0 end
+    newest = newest or tonumber(redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')[2])
+    return count, newest + period - now
+  end
   return self
 end
 
@@ -139,18 +164,22 @@ kinds.counter = function(key, p)
     write()
   end
   self.refund = function()
-    local of_the_present = math.min(cost, present)
-    present, before = present - of_the_present, math.max(0, before - (cost - of_the_present))
+    if ago >= period then return end
+    -- It is taken off the window in which it was counted.
+    if ago > since then before = math.max(0, before - cost) else present = math.max(0, present - cost) end
     write()
   end
   self.repair = function() if has_no_ttl(key) then write() end end
-  self.used = function() return used(), since end
+  self.used = function()
+    if present > 0 then return used(), 2 * period - since end
+    return used(), before > 0 and period - since or 0
+  end
   return self
 end
 
 local limits, refuses, longest = {}, 0, 0
 for n, key in ipairs(KEYS) do
-  local at, p = 3 + (n - 1) * 6, {}
+  local at, p = 4 + (n - 1) * 6, {}
   for i = 1, 5 do p[i] = tonumber(ARGV[at + i]) end
   limits[n] = kinds[ARGV[at]](key, p)
   local wait = what == 'take' and limits[n].look() or 0
@@ -159,8 +188,8 @@ end
 local answer = { refuses, longest }
 for n, limit in ipairs(limits) do
   if refuses > 0 then limit.repair() elseif what == 'refund' then limit.refund() else limit.take() end
-  local used, parts = limit.used()
+  local used, back_in = limit.used()
   answer[#answer + 1] = used
-  answer[#answer + 1] = parts
+  answer[#answer + 1] = back_in
 end
 return answer

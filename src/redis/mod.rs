@@ -33,18 +33,22 @@
 //! use buttress::{
 //!     circuit_breaker::CircuitBreakerSettings,
 //!     rate_limit::{Quota, RateLimitSettings},
-//!     redis::{LaneSettings, Lanes, RedisLimits, Unavailable},
+//!     redis::{LaneSettings, Lanes, LeaseSettings, RedisLimitSettings, RedisLimits, Unavailable},
 //! };
 //!
 //! const NEAR: LaneSettings = LaneSettings::new()
 //!     .deadline(Duration::from_millis(10))
 //!     .breaker(CircuitBreakerSettings::consecutive_failures(3).open_for(Duration::from_millis(500)).name("limits"));
-//! const LOGINS: RateLimitSettings = RateLimitSettings::sliding_log(Quota::per_minute(5)).name("login")
+//! const LOGIN: RateLimitSettings = RateLimitSettings::sliding_log(Quota::per_minute(5)).name("login")
 //!     .and(RateLimitSettings::sliding_counter(Quota::per_day(100)).name("login_day"));
+//! const LOGINS: RedisLimitSettings = RedisLimitSettings::new(LOGIN)
+//!     .and_all_leased(RateLimitSettings::token_bucket(Quota::per_second(1_000)).name("logins"), LeaseSettings::new(20))
+//!     .prefix("shop")
+//!     .unavailable(Unavailable::Closed);
 //!
 //! # fn main() -> Result<(), buttress::BoxError> {
 //! let lanes = Lanes::try_from_url("redis://:secret@127.0.0.1/", NEAR)?;
-//! let limits: RedisLimits<String> = RedisLimits::try_with_prefix(&lanes, "shop", LOGINS, Unavailable::Closed)?;
+//! let limits: RedisLimits<String> = RedisLimits::try_with(&lanes, LOGINS)?;
 //! limits.on_event(|event| println!("{event:?}"));
 //! assert!(!format!("{limits:?}").contains("secret"));
 //! # Ok(())
@@ -85,13 +89,27 @@
 //! # Lanes
 //!
 //! Operations share a few connections, on which many are under way at a time: a checkout of a pool for each of them would cost a `PING` each. A lane is
-//! made with the first operation that needs it, in a task of its own, and all who come meanwhile wait for that one. It is replaced when it breaks, and kept on a time-out, because
+//! made with the first operation that needs it, in a task of its own, and all who come meanwhile wait for that one. It is replaced when it breaks (one to a cluster replaces what breaks of it), and kept on a time-out, because
 //! a server that hung goes on where it was; only when a probe of the breaker is not answered either is the next one sent on a new connection.
 //!
 //! Every operation has one [`deadline`](LaneSettings::deadline), which includes the connection that it may have to wait for, and one breaker around all of them.
 //! Nothing is tried twice, except a script that Redis says it does not know, or a question whose slot has moved, which have not run.
 //!
-//! Lanes come from a URL, from a pool, from a pool over Sentinel, or from the URLs or a pool of a cluster. A lane is taken out of the pool for good, so the pool's own places stay for those who need a connection of their own.
+//! Lanes come from a URL, from a pool, from a pool over Sentinel, or from the URLs or a pool of a cluster. A lane is taken out of the pool for good, so the pool's own places stay for those who need a connection of their own, to
+//! block or to subscribe: [`Lanes::pool`].
+//!
+//! # Sentinel and Cluster
+//!
+//! | | single | Sentinel | Cluster |
+//! |---|---|---|---|
+//! | all limits of a key, exact, all or nothing | yes | yes | yes, by a hash tag |
+//! | limits of all keys in the same script | yes | yes | refused when it is built |
+//! | limits of all keys in leases | yes | yes | yes |
+//! | a master that dies | | the next lane leads to the new one | the calls of its slots are decided by the policy until its replica goes on |
+//! | a slot that has moved | | | is followed |
+//!
+//! A replica that goes on knows what it had heard of: what was paid in the last moments before may be paid again. While a slot is on its way to another node, its keys are decided by the policy. Give
+//! [`try_from_cluster_urls`](Lanes::try_from_cluster_urls) several nodes, because a lane that is made while the only one is down is not made.
 //!
 //! # Limits
 //!
@@ -101,13 +119,23 @@
 //! counts as nothing, and is overwritten.
 //!
 //! The keys are `<prefix>:{.<key>}:<number>:<kind>:<name>`, so that all of one key are in one slot. The key is what its `Display` says: keys that are not equal must not
-//! look equal, and what strangers choose should be bounded before.
+//! look equal. Of one that says more than 200 bytes the SHA-256 is taken instead, as `{#<hash>}`.
+//!
+//! What Redis said last of a key is known here for ten seconds, for [headers](crate::rate_limit::Paid::decisions). What is charged or given back after a call is sent once, soon, in a task of
+//! its own: it counts at most once, and not at all in Redis while Redis is away.
 //!
 //! A refusal is remembered until it would be none, for at most 10,000 keys, so that a flood that is refused anyhow does not reach Redis.
 //!
+//! # Each and all
+//!
+//! [`and_all`](RedisLimitSettings::and_all) puts limits of all keys together into the script of each call: exact, all or nothing, and not in a cluster, where
+//! the two are in different slots; building it over lanes to a cluster is an error. A proxy that looks like one server and spreads the keys over several answers such a script with an error too.
+//! [`and_all_leased`](RedisLimitSettings::and_all_leased) is for those: the limits of a key stay exact, those of all are paid in batches. A call that its key's limits refuse, or that is dropped before they have decided, gives back what it had of
+//! a batch at once. When no batch is left, a call asks for both, one after the other.
+//!
 //! # Leases
 //!
-//! With [`try_leased`](RedisLimits::try_leased) a process pays a batch in advance, decides on it without asking, fetches the next one when half of it is spent, and gives back what is
+//! With a [`lease`](RedisLimitSettings::lease) a process pays a batch in advance, decides on it without asking, fetches the next one when half of it is spent, and gives back what is
 //! left when it ends. While there is none, each call is asked for by itself, so nobody waits for a batch. Never more is paid than the quota; [`LeaseSettings`] says what a window can see.
 //!
 //! # A cache
@@ -188,14 +216,19 @@
 //!
 //! When a lane is to be made outside a tokio runtime.
 
+mod asker;
 mod behind;
+mod book;
 mod codec;
 mod envelope;
 mod failure;
 mod far;
+mod key;
 mod lane;
 mod lanes;
 mod lease;
+mod limit_policy;
+mod limiter;
 mod limits;
 mod listener;
 mod names;
@@ -206,6 +239,7 @@ mod store;
 mod store_policy;
 mod store_stats;
 mod tiered;
+mod told;
 mod watch;
 
 pub use deadpool_redis;
@@ -219,7 +253,9 @@ pub use self::{
     failure::RedisFailure,
     lanes::Lanes,
     lease::LeaseSettings,
-    limits::{RedisLimits, Verdict},
+    limit_policy::RedisLimitSettings,
+    limiter::Verdict,
+    limits::RedisLimits,
     policy::{LaneSettings, Unavailable},
     store::{Fetching, RedisStore, Writing},
     store_policy::{Invalidation, RedisStoreSettings, SingleLoad, TierSettings},

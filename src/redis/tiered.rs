@@ -64,7 +64,7 @@ impl<V: Send + Sync + 'static, C: Codec<V>> TieredStore<V, C> {
             return Err(ConfigError::new("write_behind", "is not for a single load of a fleet"));
         }
         match far.settings.invalidation {
-            Invalidation::Tracking if far.lanes().are_to_a_cluster() => {
+            Invalidation::Tracking if far.lanes().is_cluster() => {
                 return Err(ConfigError::new("invalidation", "by tracking is not for a cluster: publish"));
             }
             Invalidation::Tracking | Invalidation::PubSub if far.lanes().listened().is_empty() => {

@@ -12,6 +12,7 @@ use tower::{ServiceBuilder, ServiceExt, service_fn};
 
 use crate::{
     LONG, QUICK, admitted, lanes,
+    leases::until,
     proxy::{Fault, Proxy},
     server::{Server, free_port},
     take,
@@ -139,6 +140,31 @@ async fn a_call_whose_answer_is_lost_is_paid_at_most_once() {
     let before = paid().await;
     assert_eq!(admitted(&limits, "user", 5).await, 5);
     assert_eq!(paid().await, before + 5);
+}
+
+/// rate_limit_redis_251_replay_charges_twice
+#[tokio::test]
+async fn a_charge_whose_answer_is_lost_is_not_sent_again() {
+    let server = Server::start().await;
+    let proxy = Proxy::before(server.port).await;
+    let settings = Settings::sliding_counter(Quota::new(1_000, HOUR));
+    let limits =
+        RedisLimits::<String>::try_new(&lanes(&proxy.url(), QUICK.lanes(1)), settings, Unavailable::Open).unwrap();
+    let failed = Arc::new(Mutex::new(0));
+    limits.on_event({
+        let failed = Arc::clone(&failed);
+        move |event| *failed.lock().unwrap() += u32::from(matches!(event.kind, EventKind::StoreFailed { .. }))
+    });
+    assert_eq!(take(&limits, "user", 1).await, Ok(()));
+    let key = server.ask::<Vec<String>>("KEYS", "*").await.remove(0);
+    let paid = async || server.ask::<String>("GET", &key).await.split(' ').nth(1).unwrap().parse::<u64>().unwrap();
+    proxy.set(Fault::DropReplies);
+    limits.charge(&"user".to_owned(), 7);
+    until("its answer is lost", async || *failed.lock().unwrap() == 1).await;
+    proxy.set(Fault::None);
+    assert_eq!(paid().await, 8);
+    until_shared(&limits, "probe").await;
+    assert_eq!(paid().await, 8);
 }
 
 /// A local limiter that begins an outage full would let every process spend its burst again.

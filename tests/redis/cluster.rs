@@ -1,108 +1,167 @@
 use std::{
-    fs,
-    path::PathBuf,
-    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use buttress::{
+    EventKind,
     rate_limit::{Quota, RateLimitSettings as Settings},
-    redis::{Lanes, RedisLimits, Unavailable},
+    redis::{Lanes, LeaseSettings, RedisLimitSettings, RedisLimits, Unavailable},
 };
 
-use crate::{LONG, PATIENT, admitted, server::free_port};
+use crate::{LONG, PATIENT, QUICK, admitted, leases::until, nodes::cluster, take};
 
-/// Three masters, without replicas.
-pub(crate) struct Cluster {
-    pub(crate) ports: Vec<u16>,
-    children: Vec<Child>,
-    dir: PathBuf,
+const HOUR: Duration = Duration::from_secs(3600);
+const FIVE: Settings = Settings::sliding_counter(Quota::new(5, HOUR)).name("five");
+
+fn limits(lanes: &Lanes, settings: RedisLimitSettings) -> RedisLimits<String> {
+    RedisLimits::try_with(lanes, settings).unwrap()
 }
 
-impl Cluster {
-    pub(crate) async fn start() -> Self {
-        let ports: Vec<u16> = (0..3)
-            .map(|_| {
-                loop {
-                    // The bus listens 10,000 ports above.
-                    let port = free_port();
-                    if port < 55_000 {
-                        break port;
-                    }
-                }
-            })
-            .collect();
-        let dir = std::env::temp_dir().join(format!("buttress-cluster-{}", std::process::id()));
-        let children = ports.iter().map(|port| spawn(*port, &dir)).collect();
-        let cluster = Self { ports, children, dir };
-        let nodes: Vec<String> = cluster.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
-        let began = tokio::time::Instant::now();
-        loop {
-            let made = Command::new("redis-cli")
-                .args(["--cluster", "create"])
-                .args(&nodes)
-                .arg("--cluster-yes")
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .status();
-            let made = made.unwrap_or_else(|error| panic!("{error}: apt-get install -y redis-server"));
-            if made.success() {
-                break;
-            }
-            assert!(began.elapsed() < LONG, "no cluster");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        while !cluster.ports.iter().all(|port| is_well(*port)) {
-            assert!(began.elapsed() < LONG, "no cluster");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        cluster
-    }
-}
-
-fn is_well(port: u16) -> bool {
-    let asked = Command::new("redis-cli").args(["-p", &port.to_string(), "cluster", "info"]).output();
-    String::from_utf8_lossy(&asked.unwrap().stdout).contains("cluster_state:ok")
-}
-
-fn spawn(port: u16, dir: &std::path::Path) -> Child {
-    let dir = dir.join(port.to_string());
-    fs::create_dir_all(&dir).unwrap();
-    let port = port.to_string();
-    let started = Command::new("redis-server")
-        .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--cluster-enabled", "yes"])
-        .args(["--cluster-node-timeout", "1000", "--dir"])
-        .arg(&dir)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
-    started.unwrap_or_else(|error| panic!("{error}: these tests need redis-server: apt-get install -y redis-server"))
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        for child in &mut self.children {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        let _ = fs::remove_dir_all(&self.dir);
-    }
+const fn strict(prefix: &'static str, settings: Settings) -> RedisLimitSettings {
+    RedisLimitSettings::new(settings).prefix(prefix).unavailable(Unavailable::Closed)
 }
 
 /// effect_smol_2328_derived_keys_cross_slots
 #[tokio::test]
 async fn several_limits_of_many_keys_are_exact_in_a_cluster() {
-    let cluster = Cluster::start().await;
-    let urls = cluster.ports.iter().map(|port| format!("redis://127.0.0.1:{port}/"));
-    let lanes = Lanes::try_from_cluster_urls(urls.take(1), PATIENT).unwrap();
-    let hour = Duration::from_secs(3600);
-    let settings = Settings::token_bucket(Quota::new(5, hour))
+    let cluster = cluster().await;
+    let lanes = Lanes::try_from_cluster_urls(cluster.urls().into_iter().take(1), PATIENT).unwrap();
+    let settings = Settings::token_bucket(Quota::new(5, HOUR))
         .name("five")
-        .and(Settings::sliding_log(Quota::new(4, hour)).name("four"))
-        .and(Settings::sliding_counter(Quota::new(6, hour)).name("six"));
-    let limits = RedisLimits::<String>::try_new(&lanes, settings, Unavailable::Closed).unwrap();
+        .and(Settings::sliding_log(Quota::new(4, HOUR)).name("four"))
+        .and(Settings::sliding_counter(Quota::new(6, HOUR)).name("six"));
+    let limits = limits(&lanes, strict("several", settings));
     for n in 0..30 {
         assert_eq!(admitted(&limits, &format!("user {n}"), 7).await, 4);
     }
+    for key in ["{}", "{a}", "}{", "{a}{b}", "a{"] {
+        assert_eq!(admitted(&limits, key, 7).await, 4, "{key}");
+    }
     assert!(!limits.is_away());
+}
+
+/// limitador_stacked_limits_race
+#[tokio::test]
+async fn a_limit_of_all_keys_is_kept_in_a_cluster_with_leases() {
+    let cluster = cluster().await;
+    let lanes = || Lanes::try_from_cluster_urls(cluster.urls(), PATIENT).unwrap();
+    let all = Settings::token_bucket(Quota::new(100, HOUR)).name("all");
+    let settings = strict("all", FIVE).and_all_leased(all, LeaseSettings::new(5).life(LONG));
+    let processes = [limits(&lanes(), settings), limits(&lanes(), settings)];
+    let mut passed = 0;
+    for n in 0..60 {
+        let by_one = admitted(&processes[n % 2], &format!("user {}", n / 2), 4).await;
+        passed += by_one;
+        assert!(by_one <= 4);
+    }
+    // At most two batches of the one that came first are left with it.
+    assert!((90..=100).contains(&passed), "{passed}");
+}
+
+/// redis_rs_1919_stale_slots
+#[tokio::test]
+async fn a_slot_that_has_moved_is_followed() {
+    let cluster = cluster().await;
+    let lanes = Lanes::try_from_cluster_urls(cluster.urls(), PATIENT.lanes(1)).unwrap();
+    let limits = limits(&lanes, strict("moved", FIVE));
+    assert_eq!(take(&limits, "another", 1).await, Ok(()), "the lane knows the slots");
+    let (from, slot) = cluster.master_of("moved:{.user}:0:counter:five").await;
+    let to = cluster.other_master(from).await;
+    let (from_id, to_id) = (cluster.id(from).await, cluster.id(to).await);
+    let set = async |node: usize, what: &str, id: &str| {
+        cluster.nodes[node].ask::<String>("CLUSTER", ("SETSLOT", slot, what, id)).await.unwrap();
+    };
+    set(to, "IMPORTING", &from_id).await;
+    set(from, "MIGRATING", &to_id).await;
+    set(to, "NODE", &to_id).await;
+    set(from, "NODE", &to_id).await;
+    let failed = Arc::new(AtomicBool::new(false));
+    limits.on_event({
+        let failed = Arc::clone(&failed);
+        move |event| {
+            failed.fetch_or(matches!(event.kind, EventKind::StoreFailed { .. }), Ordering::Relaxed);
+        }
+    });
+    assert_eq!(admitted(&limits, "user", 7).await, 5);
+    assert!(!failed.load(Ordering::Relaxed));
+    assert_eq!(cluster.master_of("moved:{.user}:0:counter:five").await.0, to);
+}
+
+/// redis_rs_2277_stale_connections_after_failover
+#[tokio::test]
+async fn when_a_master_dies_under_load_each_call_is_decided_and_its_replica_goes_on() {
+    let mut cluster = cluster().await;
+    let lanes = Lanes::try_from_cluster_urls(cluster.urls(), QUICK).unwrap();
+    let quota = Settings::sliding_counter(Quota::new(1_000_000, HOUR)).name("many");
+    let load = limits(&lanes, strict("load", quota).unavailable(Unavailable::Open));
+    let ends = Arc::new(AtomicBool::new(false));
+    let (asked, passed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let callers: Vec<_> = (0..4)
+        .map(|caller| {
+            let (load, ends) = (load.clone(), Arc::clone(&ends));
+            let (asked, passed) = (Arc::clone(&asked), Arc::clone(&passed));
+            tokio::spawn(async move {
+                let mut n = 0;
+                while !ends.load(Ordering::Relaxed) {
+                    n += 1;
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    let key = format!("{caller} {}", n % 50);
+                    let verdict = tokio::time::timeout(LONG, take(&load, &key, 1)).await.expect("it ends");
+                    passed.fetch_add(usize::from(verdict.is_ok()), Ordering::Relaxed);
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            })
+        })
+        .collect();
+    // Two units of five are paid before.
+    let shared = limits(&lanes, strict("failover", FIVE));
+    assert_eq!(admitted(&shared, "user", 2).await, 2);
+    let (master, _) = cluster.master_of("failover:{.user}:0:counter:five").await;
+    // What the replica has not heard of yet dies with its master.
+    cluster.nodes[master].until_heard().await;
+    cluster.nodes[master].kill();
+    until("the replica goes on", async || take(&shared, "user", 1).await.is_ok()).await;
+    ends.store(true, Ordering::Relaxed);
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    assert_eq!(passed.load(Ordering::Relaxed), asked.load(Ordering::Relaxed), "open: all of them pass");
+    // What was paid is still paid: three of five by now, or more where an answer was lost.
+    let fresh = limits(&lanes, strict("failover", FIVE));
+    until("the breaker is closed", async || {
+        let _ = take(&load, "probe", 1).await;
+        !load.is_away()
+    })
+    .await;
+    assert!(admitted(&fresh, "user", 5).await <= 2);
+    // And every other key is decided by its own node again, once each lane has heard of it.
+    let settled = limits(&lanes, strict("settled", FIVE));
+    for n in 0..600 {
+        until("its node decides", async || take(&settled, &format!("user {n}"), 1).await.is_ok()).await;
+    }
+    for n in 0..600 {
+        assert_eq!(take(&settled, &format!("other user {n}"), 1).await, Ok(()));
+    }
+    cluster.nodes[master].restart();
+    cluster.until_well().await;
+}
+
+/// upstash_122_noscript
+#[tokio::test]
+async fn a_node_that_forgets_its_scripts_is_told_again() {
+    let cluster = cluster().await;
+    let lanes = Lanes::try_from_cluster_urls(cluster.urls(), PATIENT).unwrap();
+    let limits = limits(&lanes, strict("flushed", FIVE));
+    for _ in 0..3 {
+        for n in 0..20 {
+            assert_eq!(take(&limits, &format!("user {n}"), 1).await, Ok(()));
+        }
+        for node in &cluster.nodes {
+            let _: Option<String> = node.ask("SCRIPT", "FLUSH").await;
+        }
+    }
 }

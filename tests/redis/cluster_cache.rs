@@ -6,15 +6,15 @@ use buttress::{
 use crate::{
     PATIENT,
     cache::{CACHE, Dependency, Node, key, store, until},
-    cluster::Cluster,
+    nodes::cluster,
     tiered::{PUBLISHED, TIER, listening},
 };
 
 /// Entries, leases and marks are on several masters.
 #[tokio::test]
 async fn a_cache_is_shared_over_a_cluster() {
-    let cluster = Cluster::start().await;
-    let urls: Vec<String> = cluster.ports.iter().map(|port| format!("redis://127.0.0.1:{port}/")).collect();
+    let cluster = cluster().await;
+    let urls: Vec<String> = cluster.urls().into_iter().collect();
     let dependency = Dependency::new();
     let node = || {
         let lanes = Lanes::try_from_cluster_urls(&urls, PATIENT).unwrap();

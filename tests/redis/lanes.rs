@@ -22,7 +22,7 @@ async fn many_operations_share_a_few_connections() {
     let proxy = Proxy::before(server.port).await;
     let lanes = lanes(&proxy.url(), PATIENT);
     assert_eq!(proxy.accepted(), 0, "it connects when it is asked");
-    let all = (0..64).map(|n| {
+    let all = (0..512).map(|n| {
         let lanes = lanes.clone();
         tokio::spawn(async move { lanes.query::<u32>(cmd("ECHO").arg(n)).await })
     });
@@ -32,6 +32,19 @@ async fn many_operations_share_a_few_connections() {
     assert_eq!(proxy.accepted(), 2);
     let pings: String = server.ask("INFO", "commandstats").await;
     assert!(!pings.contains("cmdstat_ping"), "{pings}");
+}
+
+/// What blocks or subscribes is asked on a connection of its own.
+#[tokio::test]
+async fn a_connection_of_the_pool_is_nobody_elses() {
+    let server = Server::start().await;
+    let lanes = lanes(&server.url(), PATIENT);
+    let mut own = lanes.pool().unwrap().get().await.unwrap();
+    let blocked =
+        tokio::spawn(async move { cmd("BLPOP").arg("list").arg(5).query_async::<[String; 2]>(&mut own).await });
+    assert_eq!(lanes.query(&get("a")).await, Ok(None::<String>));
+    let _: u32 = lanes.query(cmd("LPUSH").arg("list").arg("x")).await.unwrap();
+    assert_eq!(blocked.await.unwrap().unwrap(), ["list", "x"]);
 }
 
 /// redis_rs_multiplexed_connection_never_reconnects

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use buttress::{
     rate_limit::{LimitStore, Quota, RateLimitSettings as Settings, Taken},
-    redis::{LeaseSettings, RedisLimits, Unavailable},
+    redis::{LeaseSettings, RedisLimitSettings, RedisLimits, Unavailable},
 };
 
 use crate::{LONG, PATIENT, admitted, lanes, server::Server, take};
@@ -10,10 +10,11 @@ use crate::{LONG, PATIENT, admitted, lanes, server::Server, take};
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn leased(server: &Server, settings: Settings, lease: LeaseSettings) -> RedisLimits<String> {
-    RedisLimits::try_leased(&lanes(&server.url(), PATIENT), settings, Unavailable::Closed, lease).unwrap()
+    let settings = RedisLimitSettings::new(settings).lease(lease).unavailable(Unavailable::Closed);
+    RedisLimits::try_with(&lanes(&server.url(), PATIENT), settings).unwrap()
 }
 
-async fn until(what: &str, mut is: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut is: impl AsyncFnMut() -> bool) {
     let began = tokio::time::Instant::now();
     while !is().await {
         assert!(began.elapsed() < LONG, "{what}");
@@ -96,7 +97,8 @@ async fn what_was_refused_is_not_asked_again_before_its_time() {
 fn leases_that_cannot_work_say_so() {
     let lanes = lanes("redis://localhost", PATIENT);
     let field = |settings, lease| {
-        RedisLimits::<String>::try_leased(&lanes, settings, Unavailable::Open, lease).unwrap_err().to_string()
+        let settings = RedisLimitSettings::new(settings).lease(lease);
+        RedisLimits::<String>::try_with(&lanes, settings).unwrap_err().to_string()
     };
     let ten = Quota::per_second(10);
     assert!(field(Settings::sliding_log(ten), LeaseSettings::new(1)).contains("log"));

@@ -1,5 +1,6 @@
 //! Against servers that these tests start themselves, in real time.
 
+mod all;
 mod away;
 mod cache;
 mod cluster;
@@ -7,6 +8,7 @@ mod cluster_cache;
 mod lanes;
 mod leases;
 mod limits;
+mod nodes;
 mod proxy;
 mod sentinel;
 mod server;
