@@ -109,7 +109,7 @@ where
                     let Some(tell) = tell.take() else { unreachable!("it ends once") };
                     match step {
                         Step::Answer(entry, status) => {
-                            miss.state.count(status);
+                            miss.count(status);
                             answer(&entry, status, &tell, &miss.failures)
                         }
                         Step::Error(error) => Err(error),
