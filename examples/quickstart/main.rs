@@ -1,5 +1,5 @@
 //! A dependency has a bad day. Its callers live through it three times at once: with the client alone, with a naive
-//! retry around it, and behind a stack that retries as often and makes nothing worse.
+//! retry around it, and behind a stack that retries as often, makes nothing worse, and has the last answers at hand.
 //!
 //! `cargo run --example quickstart`, or with `-- --short` for the same day four times as fast.
 //!
@@ -13,40 +13,54 @@ mod drive;
 
 use std::{env, time::Duration};
 
-use axum::http::Response;
+use axum::{
+    body::{Bytes, HttpBody as Body},
+    http::Response,
+};
 use buttress::{
     BoxError, BudgetSettings, Classify, DeadlineLayer, ErrorsAreTransient, Outcome,
+    cache::{CacheHandle, CacheKey, CacheSettings, CacheStats},
     circuit_breaker::{CircuitBreakerLayer, CircuitBreakerSettings, CircuitState},
     rate_limit::{Quota, RateLimitLayer, RateLimitSettings},
+    red::{RedHandle, RedLayer, RedSnapshot},
     retry::{Backoff, RetryLayer, RetrySettings},
     timeout::TimeoutLayer,
 };
-use hyper_util::{
-    client::legacy::{Client, Error as HttpError},
-    rt::TokioExecutor,
-};
+use http_body_util::{BodyExt, Empty};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tokio::{sync::mpsc::unbounded_channel, time::timeout};
-use tower::ServiceBuilder;
+use tower::{Layer, ServiceBuilder};
 
-use day::{Day, Health, QUOTA, Server};
+use day::{Day, Health, QUOTA, SHARED, Server};
 use draw::Screen;
-use drive::{Caller, Diary, Http, Request, Side, Stack, live_through, patience, transitions_to};
+use drive::{
+    CALLS_PER_SECOND, Caller, Diary, Page, Reply, Request, Side, Stack, live_through, patience, transitions_to,
+};
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let day = Day::begins(length_of_a_second()?);
     let (tell, news) = unbounded_channel();
-    let client: Http = Client::builder(TokioExecutor::new()).build_http();
+    let client = client();
 
+    let cache = CacheHandle::new(cache_settings(day));
     let breaker = CircuitBreakerLayer::new(breaker_settings(day)).classify(ServerErrorsAreFailures);
     let circuit = breaker.handle();
     circuit.on_event(transitions_to(tell.clone()));
 
+    // Outermost on each side, so that it counts and times what callers see.
+    let red = ["alone", "naive", "guarded"].map(|name| RedLayer::new(name).classify(ServerErrorsAreFailures));
+    let figures = red.each_ref().map(RedLayer::handle);
+    let [alone, naive, guarded] = red;
+    let alone = alone.layer(client.clone());
+    let naive = naive.layer(naive_stack(day, client.clone()));
+    let guarded = guarded.layer(stack(day, &cache, breaker, client));
+
     // A server for each, with the same day before it, so that no run can spoil the figures of another.
     let callers = [
-        Caller::new(Side::Alone, alone(client.clone()), Server::start(day).await?, tell.clone())?,
-        Caller::new(Side::Naive, naive(day, client.clone()), Server::start(day).await?, tell.clone())?,
-        Caller::new(Side::Guarded, stack(day, breaker, client), Server::start(day).await?, tell)?,
+        Caller::new(Side::Alone, alone, Server::start(day).await?, tell.clone()),
+        Caller::new(Side::Naive, naive, Server::start(day).await?, tell.clone()),
+        Caller::new(Side::Guarded, guarded, Server::start(day).await?, tell),
     ];
 
     let mut screen = Screen::new(day);
@@ -55,16 +69,29 @@ async fn main() -> Result<(), BoxError> {
     let diary = timeout(day.time(40.0), story).await.map_err(|_| "the day did not end")??;
 
     let sick_hits = callers.each_ref().map(|caller| caller.server().hits_while_sick());
-    screen.table(&diary, sick_hits)?;
+    let shared_hits = callers.each_ref().map(|caller| caller.server().shared_hits());
+    screen.table(&diary, sick_hits, shared_hits)?;
     screen.line(&moral(&diary, sick_hits, circuit.state())?)?;
+    screen.line(&moral_of_the_cache(&diary, cache.stats(), shared_hits)?)?;
+    let figures = figures.each_ref().map(RedHandle::snapshot);
+    screen.red(&figures)?;
+    screen.line(&moral_of_the_figures(&diary, &figures)?)?;
     Ok(())
 }
 
 /// The stack, outermost layer first. Every layer has its reason above it.
-fn stack(day: Day, breaker: CircuitBreakerLayer<ServerErrorsAreFailures>, client: Http) -> impl Stack {
+fn stack(
+    day: Day,
+    cache: &CacheHandle<CacheKey, Reply>,
+    breaker: CircuitBreakerLayer<ServerErrorsAreFailures>,
+    client: impl Stack + Sync,
+) -> impl Stack {
     let stack = ServiceBuilder::new()
         // Nobody waits longer. No retry is waited for, and no attempt goes on, past this instant.
         .layer(DeadlineLayer::new(patience(day)))
+        // What is the same for everybody is asked for once, and kept. In an outage the last answer is better than none. It is outside
+        // all that follows, so that what is in hand spends neither quota nor retries, and needs no circuit.
+        .layer(cache.layer(key).classify(ServerErrorsAreFailures))
         // A failure by chance is hidden. In an outage everybody fails, and the budget leaves hardly a retry.
         .layer(RetryLayer::new(retry_settings(day)).classify(ServerErrorsAreFailures))
         // While the server is known to be sick, callers get their answer at once, and it is left alone to recover. It
@@ -75,8 +102,6 @@ fn stack(day: Day, breaker: CircuitBreakerLayer<ServerErrorsAreFailures>, client
         .layer(RateLimitLayer::new(rate_limit_settings(day)))
         // An attempt that takes too long is a failure, so that the breaker and the retry notice a server that hangs.
         .layer(TimeoutLayer::new(attempt_limit(day)))
-        // From here up an error is a refusal or the client's own error: hyper's has no place for a refusal.
-        .map_err(buttress::Error::Service)
         // One client with one pool of connections. Its clones share it.
         .service(client);
     // Costs nothing, and if a layer does not fit, the compiler says here which line is missing.
@@ -84,18 +109,49 @@ fn stack(day: Day, breaker: CircuitBreakerLayer<ServerErrorsAreFailures>, client
     stack
 }
 
-/// What there was before: the client alone.
-fn alone(client: Http) -> impl Stack {
-    ServiceBuilder::new().map_err(buttress::Error::Service).service(client)
+/// What there was before: the client alone. It reads each body to its end, so that an answer is whole, and can be kept.
+fn client() -> impl Stack + Sync {
+    let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+    ServiceBuilder::new()
+        .and_then(|response: Response<_>| async {
+            let (head, body) = response.into_parts();
+            // A boxed error has room for a refusal of the layers further out as well.
+            Ok::<Reply, BoxError>(Response::from_parts(head, collect(body).await?))
+        })
+        .service(client)
+}
+
+async fn collect(body: impl Body<Data = Bytes, Error: Into<BoxError>>) -> Result<Bytes, BoxError> {
+    Ok(body.collect().await.map_err(Into::into)?.to_bytes())
+}
+
+/// What everybody sees alike has a key, and all that it depends on is in it. What is somebody's own has none: it passes the cache by.
+fn key(request: &Request) -> Option<CacheKey> {
+    let path = request.uri().path();
+    path.starts_with(SHARED).then(|| CacheKey::new("pages", 1).str(path))
 }
 
 /// What is tried first: the same attempts, the same time-out, and nothing that counts what they add up to.
-fn naive(day: Day, client: Http) -> impl Stack {
+fn naive_stack(day: Day, client: impl Stack + Sync) -> impl Stack {
     ServiceBuilder::new()
         .layer(RetryLayer::new(retry_settings(day).without_budget()).classify(ServerErrorsAreFailures))
         .layer(TimeoutLayer::new(attempt_limit(day)))
-        .map_err(buttress::Error::Service)
         .service(client)
+}
+
+/// Compare the defaults of [`CacheSettings`].
+fn cache_settings(day: Day) -> CacheSettings {
+    CacheSettings::new()
+        .name("pages")
+        // Nobody minds a page that is so old.
+        .ttl(day.time(3.0))
+        // An older one is better than none, whatever happens,
+        .stale_if_error(day.time(60.0))
+        // and better than to wait longer for a new one, which is loaded meanwhile.
+        .soft_timeout(day.time(0.1))
+        .hard_timeout(patience(day))
+        // After a load that failed, there is no other one for so long.
+        .throttle(day.time(1.0))
 }
 
 /// Impatient like the others, because the whole day lasts seconds: compare the defaults of [`RetrySettings`].
@@ -130,8 +186,8 @@ fn attempt_limit(day: Day) -> Duration {
 #[derive(Clone, Copy)]
 struct ServerErrorsAreFailures;
 
-impl<Body> Classify<Response<Body>, buttress::Error<HttpError>> for ServerErrorsAreFailures {
-    fn classify(&self, result: Result<&Response<Body>, &buttress::Error<HttpError>>) -> Outcome {
+impl<B> Classify<Response<B>, BoxError> for ServerErrorsAreFailures {
+    fn classify(&self, result: Result<&Response<B>, &BoxError>) -> Outcome {
         match result.map(Response::status) {
             Ok(status) if status.is_server_error() => Outcome::TRANSIENT,
             Ok(status) if status.is_client_error() => Outcome::Permanent,
@@ -171,8 +227,12 @@ fn moral(diary: &Diary, sick_hits: [u32; 3], state: CircuitState) -> Result<Stri
     if naive.most_sent <= QUOTA {
         return Err("the naive retry kept to what the server allows".into());
     }
-    if 2 * guarded.most_sent > 3 * QUOTA {
+    // Our seconds and the server's are not quite the same ones, so a few may be on the way from one into the other.
+    if guarded.most_sent > QUOTA + QUOTA / 5 {
         return Err("the stack sent more than the server allows".into());
+    }
+    if alone.most_sent < 2 * QUOTA {
+        return Err("the rush was none, and so the limiter has proved nothing".into());
     }
     if 2 * guarded.unlucky > alone.unlucky {
         return Err("the retry did not hide what failed by chance".into());
@@ -183,18 +243,82 @@ fn moral(diary: &Diary, sick_hits: [u32; 3], state: CircuitState) -> Result<Stri
     Ok(format!(
         "On good seconds a retry pays: of {} calls lost by chance, {} were still lost.\n\
          On bad ones it is a storm: the naive retry sent the sick server {naive_hits} calls in\n\
-         place of {alone_hits}, {:.1} times as many. The same retry on a budget and with a breaker\n\
-         inside sent {guarded_hits}; callers waited {:.0} s for nothing, not {:.0} s. It cost {} answers:\n\
-         late ones of the slow server, and those until a probe found it well again.\n\
-         Allowed are {QUOTA} calls a second: the naive retry sent up to {}, the stack {}.\n\
-         (Most of that is the work of the breaker: `--example retry` has the budget alone.)",
+         place of {alone_hits}, {:.1} times as many. The same retry on a budget, between a cache and\n\
+         a breaker, sent {guarded_hits}; callers waited {:.0} s for nothing, not {:.0} s.\n\
+         Allowed are {QUOTA} calls a second: the naive retry sent up to {}, the stack {}.",
         alone.unlucky,
         guarded.unlucky,
         f64::from(naive_hits) / f64::from(alone_hits.max(1)),
         guarded.waited_in_vain.as_secs_f64(),
         alone.waited_in_vain.as_secs_f64(),
-        alone.day.answered.saturating_sub(guarded.day.answered),
         naive.most_sent,
         guarded.most_sent,
     ))
+}
+
+/// What the cache was good for.
+fn moral_of_the_cache(diary: &Diary, stats: CacheStats, shared_hits: [u32; 3]) -> Result<String, BoxError> {
+    let asked = u64::from(diary.asked_shared);
+    if stats.calls() != asked {
+        return Err(format!("{asked} calls were for the cache, and it counted others: {stats:?}").into());
+    }
+    if stats.hit_rate() < 0.5 {
+        return Err(format!("most calls for a page waited for the server: {stats:?}").into());
+    }
+    if stats.calls_saved() != asked - stats.loads || stats.calls_saved() < asked / 2 {
+        return Err(format!("the cache saved the server hardly a call: {stats:?}").into());
+    }
+    let [alone_hits, _, guarded_hits] = shared_hits;
+    if 2 * guarded_hits > alone_hits {
+        return Err("the server was asked for its pages all the same".into());
+    }
+    if stats.stale < u64::from(CALLS_PER_SECOND) {
+        return Err("no old page stood in for one that was not to be had".into());
+    }
+    let [alone, _, guarded] = &diary.pages;
+    if 10 * guarded.without_page > alone.without_page {
+        return Err("callers went without the page that the cache had".into());
+    }
+    Ok(format!(
+        "The cache was asked {asked} times for a page: hit rate {:.0} %, and {} calls saved.\n\
+         {} times it had an old one where the server had none: {} callers went without a\n\
+         page, {} of those with the client alone.",
+        100.0 * stats.hit_rate(),
+        stats.calls_saved(),
+        stats.stale,
+        guarded.without_page,
+        alone.without_page,
+    ))
+}
+
+/// What RED has counted by itself is what the callers have seen.
+fn moral_of_the_figures(diary: &Diary, figures: &[RedSnapshot; 3]) -> Result<String, BoxError> {
+    for (Page { day: seen, .. }, RedSnapshot { name, requests: red, .. }) in diary.pages.iter().zip(figures) {
+        let counted = [red.ok, red.error + red.permanent, red.cancelled + red.rejected, red.ignored + red.in_flight];
+        if counted != [seen.answered, seen.failed, seen.given_up + seen.refused, 0].map(u64::from) {
+            return Err(format!("{name}: callers saw {seen:?}, and RED counted {red:?}").into());
+        }
+    }
+    let [alone, _, guarded] = figures;
+    let limited = guarded.requests.rejected_by().find(|(reason, _)| *reason == "rate_limited");
+    if limited.is_none_or(|(_, refused)| refused < u64::from(QUOTA / 2)) {
+        return Err(format!("the rush was not cut down to what the server allows: {:?}", guarded.requests).into());
+    }
+    if 2 * guarded.duration.p95 > alone.duration.p95 {
+        return Err("callers of the stack waited as long as without it".into());
+    }
+    if 2 * guarded.requests.error > alone.requests.error {
+        return Err("callers of the stack saw the server's failures".into());
+    }
+    Ok(format!(
+        "With the stack {:.1} % of the calls failed or were given up, without it {:.1} %.\n\
+         Those that it refused had that answer at once. They are in no duration, because\n\
+         a refusal would look like speed.",
+        lost_percent(guarded),
+        lost_percent(alone),
+    ))
+}
+
+fn lost_percent(RedSnapshot { requests: red, .. }: &RedSnapshot) -> f64 {
+    100.0 * (red.error + red.permanent + red.cancelled) as f64 / red.total.max(1) as f64
 }
