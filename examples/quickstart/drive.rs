@@ -6,10 +6,7 @@ use axum::{
     body::Bytes,
     http::{Response, uri::InvalidUri},
 };
-use buttress::{
-    AsRejected, BoxError, Event, EventKind, Reason, Trip,
-    circuit_breaker::{CircuitBreakerHandle, CircuitState},
-};
+use buttress::{AsRejected, BoxError, Event, EventKind, Reason, Trip, circuit_breaker::CircuitState};
 use http_body_util::Empty;
 use tokio::{
     select,
@@ -21,6 +18,7 @@ use tower::{Service, ServiceExt, util::BoxCloneService};
 use crate::{
     day::{Day, Health, RUSH, SHARED, Server, health_at},
     draw::Screen,
+    serve::Live,
 };
 
 /// On each side.
@@ -196,12 +194,12 @@ pub fn transitions_to(tell: UnboundedSender<News>) -> impl Fn(&Event<'_>) + Send
 
 /// Makes the calls of the whole day, writes the diary and shows it as it grows.
 pub async fn live_through(
-    day: Day,
+    live: &Live,
     callers: &[Caller; 3],
     mut news: UnboundedReceiver<News>,
-    circuit: &CircuitBreakerHandle,
     screen: &mut Screen,
 ) -> Result<Diary, BoxError> {
+    let (day, circuit) = (live.day, &live.circuit);
     let mut diary = Diary::default();
     let mut beat = interval(day.time(1.0 / f64::from(CALLS_PER_SECOND)));
     // A machine that stalls must not look like a rush of callers.
@@ -219,6 +217,7 @@ pub async fn live_through(
                 diary.count_hits(callers);
                 while diary.second < day.now() as u32 && health_at(f64::from(diary.second + 1)).is_some() {
                     screen.second_is_over(&diary, circuit.state())?;
+                    live.note(&diary, false);
                     diary.next_second();
                 }
                 if !day.is_over() {
@@ -230,8 +229,10 @@ pub async fn live_through(
                     }
                 } else if diary.pages.iter().all(|page| page.waiting == 0) {
                     screen.second_is_over(&diary, circuit.state())?;
+                    live.note(&diary, true);
                     return Ok(diary);
                 }
+                live.note(&diary, false);
                 screen.second_so_far(&diary, circuit.state())?;
             }
         }

@@ -1,15 +1,19 @@
 //! A dependency has a bad day. Its callers live through it three times at once: with the client alone, with a naive
 //! retry around it, and behind a stack that retries as often, makes nothing worse, and has the last answers at hand.
 //!
-//! `cargo run --example quickstart`, or with `-- --short` for the same day four times as fast.
+//! `cargo run --example quickstart`, or with `-- --short` for the same day four times as fast, and with `-- --serve` for a page with
+//! live charts beside it.
 //!
-//! This file is the story and the stack, `day.rs` the server and its day, `drive.rs` the callers, `draw.rs` the screen.
+//! This file is the story and the stack, `day.rs` the server and its day, `drive.rs` the callers, `draw.rs` the screen, `serve.rs` and
+//! `page.html` the page, `moral.rs` what is claimed at the end.
 
 #![expect(unreachable_pub, reason = "an example has no outside that `pub` could reach")]
 
 mod day;
 mod draw;
 mod drive;
+mod moral;
+mod serve;
 
 use std::{env, time::Duration};
 
@@ -19,10 +23,10 @@ use axum::{
 };
 use buttress::{
     BoxError, BudgetSettings, Classify, DeadlineLayer, ErrorsAreTransient, Outcome,
-    cache::{CacheHandle, CacheKey, CacheSettings, CacheStats},
-    circuit_breaker::{CircuitBreakerLayer, CircuitBreakerSettings, CircuitState},
+    cache::{CacheHandle, CacheKey, CacheSettings},
+    circuit_breaker::{CircuitBreakerLayer, CircuitBreakerSettings},
     rate_limit::{Quota, RateLimitLayer, RateLimitSettings},
-    red::{RedHandle, RedLayer, RedSnapshot},
+    red::{RedHandle, RedLayer},
     retry::{Backoff, RetryLayer, RetrySettings},
     timeout::TimeoutLayer,
 };
@@ -31,15 +35,16 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tokio::{sync::mpsc::unbounded_channel, time::timeout};
 use tower::{Layer, ServiceBuilder};
 
-use day::{Day, Health, QUOTA, SHARED, Server};
+use day::{Day, QUOTA, SHARED, Server};
 use draw::Screen;
-use drive::{
-    CALLS_PER_SECOND, Caller, Diary, Page, Reply, Request, Side, Stack, live_through, patience, transitions_to,
-};
+use drive::{Caller, Reply, Request, Side, Stack, live_through, patience, transitions_to};
+use moral::{moral, moral_of_the_cache, moral_of_the_figures};
+use serve::Live;
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    let day = Day::begins(length_of_a_second()?);
+    let Arguments { second, serves } = arguments()?;
+    let day = Day::begins(second);
     let (tell, news) = unbounded_channel();
     let client = client();
 
@@ -56,6 +61,12 @@ async fn main() -> Result<(), BoxError> {
     let naive = naive.layer(naive_stack(day, client.clone()));
     let guarded = guarded.layer(stack(day, &cache, breaker, client));
 
+    let live = Live::new(day, figures.clone(), cache.clone(), circuit.clone());
+    let mut screen = Screen::new(day);
+    if serves {
+        screen.line(&format!("Watch it at http://{}/\n", live.serve().await?))?;
+    }
+
     // A server for each, with the same day before it, so that no run can spoil the figures of another.
     let callers = [
         Caller::new(Side::Alone, alone, Server::start(day).await?, tell.clone()),
@@ -63,9 +74,8 @@ async fn main() -> Result<(), BoxError> {
         Caller::new(Side::Guarded, guarded, Server::start(day).await?, tell),
     ];
 
-    let mut screen = Screen::new(day);
     // Twice the day is far too long: whatever hangs then must not hang whoever runs this.
-    let story = live_through(day, &callers, news, &circuit, &mut screen);
+    let story = live_through(&live, &callers, news, &mut screen);
     let diary = timeout(day.time(40.0), story).await.map_err(|_| "the day did not end")??;
 
     let sick_hits = callers.each_ref().map(|caller| caller.server().hits_while_sick());
@@ -76,6 +86,10 @@ async fn main() -> Result<(), BoxError> {
     let figures = figures.each_ref().map(RedHandle::snapshot);
     screen.red(&figures)?;
     screen.line(&moral_of_the_figures(&diary, &figures)?)?;
+    if serves {
+        screen.line("\nThe page stays until Ctrl-C.")?;
+        tokio::signal::ctrl_c().await?;
+    }
     Ok(())
 }
 
@@ -197,128 +211,21 @@ impl<B> Classify<Response<B>, BoxError> for ServerErrorsAreFailures {
     }
 }
 
-fn length_of_a_second() -> Result<Duration, BoxError> {
-    match env::args().nth(1).as_deref() {
-        None => Ok(Duration::from_secs(1)),
-        Some("--short") => Ok(Duration::from_millis(250)),
-        Some(unknown) => Err(format!("`{unknown}` is no argument of this example, the only one is `--short`").into()),
-    }
+struct Arguments {
+    /// How long a second of the day is.
+    second: Duration,
+    /// Whether there is a page.
+    serves: bool,
 }
 
-/// The moral of the story, or an error if it did not come out: this example is a test as well.
-///
-/// The margins are wide: on a busy machine time-outs and retries come late, and some not at all.
-fn moral(diary: &Diary, sick_hits: [u32; 3], state: CircuitState) -> Result<String, BoxError> {
-    for sickness in [Health::Slow, Health::Failing, Health::Hanging] {
-        if !diary.opened_while.contains(&sickness) {
-            return Err(format!("the circuit did not open while the server was {}", sickness.as_str()).into());
+fn arguments() -> Result<Arguments, BoxError> {
+    let mut arguments = Arguments { second: Duration::from_secs(1), serves: false };
+    for argument in env::args().skip(1) {
+        match argument.as_str() {
+            "--short" => arguments.second = Duration::from_millis(250),
+            "--serve" => arguments.serves = true,
+            unknown => return Err(format!("`{unknown}` is no argument: there are `--short` and `--serve`").into()),
         }
     }
-    if state != CircuitState::Closed {
-        return Err(format!("the server is healthy, and yet the circuit is {state}").into());
-    }
-    let ([alone_hits, naive_hits, guarded_hits], [alone, naive, guarded]) = (sick_hits, &diary.pages);
-    if 2 * naive_hits < 3 * alone_hits {
-        return Err("the naive retry made no outage worse".into());
-    }
-    if 2 * guarded_hits > alone_hits {
-        return Err("the stack did not spare the sick server".into());
-    }
-    if naive.most_sent <= QUOTA {
-        return Err("the naive retry kept to what the server allows".into());
-    }
-    // Our seconds and the server's are not quite the same ones, so a few may be on the way from one into the other.
-    if guarded.most_sent > QUOTA + QUOTA / 5 {
-        return Err("the stack sent more than the server allows".into());
-    }
-    if alone.most_sent < 2 * QUOTA {
-        return Err("the rush was none, and so the limiter has proved nothing".into());
-    }
-    if 2 * guarded.unlucky > alone.unlucky {
-        return Err("the retry did not hide what failed by chance".into());
-    }
-    if guarded.waited_in_vain >= alone.waited_in_vain {
-        return Err("the stack saved nobody's time".into());
-    }
-    Ok(format!(
-        "On good seconds a retry pays: of {} calls lost by chance, {} were still lost.\n\
-         On bad ones it is a storm: the naive retry sent the sick server {naive_hits} calls in\n\
-         place of {alone_hits}, {:.1} times as many. The same retry on a budget, between a cache and\n\
-         a breaker, sent {guarded_hits}; callers waited {:.0} s for nothing, not {:.0} s.\n\
-         Allowed are {QUOTA} calls a second: the naive retry sent up to {}, the stack {}.",
-        alone.unlucky,
-        guarded.unlucky,
-        f64::from(naive_hits) / f64::from(alone_hits.max(1)),
-        guarded.waited_in_vain.as_secs_f64(),
-        alone.waited_in_vain.as_secs_f64(),
-        naive.most_sent,
-        guarded.most_sent,
-    ))
-}
-
-/// What the cache was good for.
-fn moral_of_the_cache(diary: &Diary, stats: CacheStats, shared_hits: [u32; 3]) -> Result<String, BoxError> {
-    let asked = u64::from(diary.asked_shared);
-    if stats.calls() != asked {
-        return Err(format!("{asked} calls were for the cache, and it counted others: {stats:?}").into());
-    }
-    if stats.hit_rate() < 0.5 {
-        return Err(format!("most calls for a page waited for the server: {stats:?}").into());
-    }
-    if stats.calls_saved() != asked - stats.loads || stats.calls_saved() < asked / 2 {
-        return Err(format!("the cache saved the server hardly a call: {stats:?}").into());
-    }
-    let [alone_hits, _, guarded_hits] = shared_hits;
-    if 2 * guarded_hits > alone_hits {
-        return Err("the server was asked for its pages all the same".into());
-    }
-    if stats.stale < u64::from(CALLS_PER_SECOND) {
-        return Err("no old page stood in for one that was not to be had".into());
-    }
-    let [alone, _, guarded] = &diary.pages;
-    if 10 * guarded.without_page > alone.without_page {
-        return Err("callers went without the page that the cache had".into());
-    }
-    Ok(format!(
-        "The cache was asked {asked} times for a page: hit rate {:.0} %, and {} calls saved.\n\
-         {} times it had an old one where the server had none: {} callers went without a\n\
-         page, {} of those with the client alone.",
-        100.0 * stats.hit_rate(),
-        stats.calls_saved(),
-        stats.stale,
-        guarded.without_page,
-        alone.without_page,
-    ))
-}
-
-/// What RED has counted by itself is what the callers have seen.
-fn moral_of_the_figures(diary: &Diary, figures: &[RedSnapshot; 3]) -> Result<String, BoxError> {
-    for (Page { day: seen, .. }, RedSnapshot { name, requests: red, .. }) in diary.pages.iter().zip(figures) {
-        let counted = [red.ok, red.error + red.permanent, red.cancelled + red.rejected, red.ignored + red.in_flight];
-        if counted != [seen.answered, seen.failed, seen.given_up + seen.refused, 0].map(u64::from) {
-            return Err(format!("{name}: callers saw {seen:?}, and RED counted {red:?}").into());
-        }
-    }
-    let [alone, _, guarded] = figures;
-    let limited = guarded.requests.rejected_by().find(|(reason, _)| *reason == "rate_limited");
-    if limited.is_none_or(|(_, refused)| refused < u64::from(QUOTA / 2)) {
-        return Err(format!("the rush was not cut down to what the server allows: {:?}", guarded.requests).into());
-    }
-    if 2 * guarded.duration.p95 > alone.duration.p95 {
-        return Err("callers of the stack waited as long as without it".into());
-    }
-    if 2 * guarded.requests.error > alone.requests.error {
-        return Err("callers of the stack saw the server's failures".into());
-    }
-    Ok(format!(
-        "With the stack {:.1} % of the calls failed or were given up, without it {:.1} %.\n\
-         Those that it refused had that answer at once. They are in no duration, because\n\
-         a refusal would look like speed.",
-        lost_percent(guarded),
-        lost_percent(alone),
-    ))
-}
-
-fn lost_percent(RedSnapshot { requests: red, .. }: &RedSnapshot) -> f64 {
-    100.0 * (red.error + red.permanent + red.cancelled) as f64 / red.total.max(1) as f64
+    Ok(arguments)
 }
