@@ -28,7 +28,7 @@ pub use self::table::{METRICS, Metric, MetricKind, SPAN_ATTRIBUTES, SpanAttribut
 pub(crate) use self::{
     ending::{ENDINGS, Ending},
     meter::Meter,
-    tracing::note,
+    tracing::{note, note_cache},
 };
 
 use std::{

@@ -118,6 +118,7 @@ where
                             resume_unwind(payload)
                         }
                         Step::Pass(service, request) => {
+                            miss.count(CacheStatus::Bypassed);
                             state.set(State::Passed { inner: Oneshot::new(service, request), tell });
                             continue;
                         }

@@ -143,6 +143,8 @@
 //!
 //! Figures of every call are in [`CacheHandle::stats`].
 //!
+//! With the feature `tracing`, the span that the call runs in is told its [`CacheStatus`], if it has declared the [attribute](crate::event::SPAN_ATTRIBUTES).
+//!
 //! # Clone
 //!
 //! The entries, the loads under way and the listeners are made by the layer, and shared by its clones, the services they build, and every handle. Layers

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     error::{ConfigError, Reason, Rejected},
-    event::{EventKind, Events, Pattern},
+    event::{EventKind, Events, Pattern, note_cache},
     random,
     sync::{AtomicU64, Mutex, Ordering},
     time::{self, Instant},
@@ -282,9 +282,10 @@ where
 }
 
 impl<K, V, St> State<K, V, St> {
-    /// Counts what was answered with.
+    /// Counts what was answered with, and tells the span of the call.
     #[inline]
     pub(super) fn count(&self, status: CacheStatus) {
+        note_cache(status.as_str());
         match status {
             CacheStatus::Fresh { .. } => add(&self.counts.here().hits, 1),
             CacheStatus::Stale { stale_for, why } => self.count_stale(stale_for, why),

@@ -102,4 +102,5 @@ span_attributes! {
     REJECTED_BY "buttress.rejected_by" "the name of the policy that refused last, also if the call was tried again",
     REJECTED_REASON "buttress.rejected_reason" "why it did",
     CIRCUIT_STATE "buttress.circuit_state" "the state of the circuit that refused, or that this call has put into another one",
+    CACHE_STATUS "buttress.cache_status" "where the answer comes from: `fresh`, `stale`, `loaded`, `bypassed`",
 }
