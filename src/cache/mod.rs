@@ -141,7 +141,8 @@
 //! | `EntryTooLarge` | an entry is larger than all the room | counter `buttress_cache_too_large_total` |
 //! | `Rejected` | no place to load or to wait, or a deadline | counter `buttress_cache_rejected_total` |
 //!
-//! Figures of every call are in [`CacheHandle::stats`].
+//! Figures of every call are in [`CacheHandle::stats`]. Counters `buttress_cache_calls_total` by `result`, `hit` or `miss`, and `buttress_cache_loads_total`
+//! follow them with the end of each load and with each look at the stats, so that they cost a hit nothing.
 //!
 //! With the feature `tracing`, the span that the call runs in is told its [`CacheStatus`], if it has declared the [attribute](crate::event::SPAN_ATTRIBUTES).
 //!

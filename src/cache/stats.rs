@@ -49,7 +49,7 @@ impl CacheStats {
         if all == 0 { 0.0 } else { self.at_once() as f64 / all as f64 }
     }
 
-    const fn at_once(&self) -> u64 {
+    pub(super) const fn at_once(&self) -> u64 {
         self.hits.saturating_add(self.stale).saturating_sub(self.covered)
     }
 

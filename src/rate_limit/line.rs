@@ -15,6 +15,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
+    time::Duration,
 };
 
 use tokio::{task::unconstrained, time::Sleep};
@@ -69,6 +70,8 @@ pub(super) enum Settled {
 /// What the line asks of a limiter.
 pub(super) trait Gate: Send + Sync + 'static {
     fn line(&self) -> &Line;
+    /// Somebody has left the line, after so long.
+    fn waited(&self, waited: Duration);
     /// Takes so many units, or says how long to wait, or [`u64::MAX`] when there are never so many at once.
     fn take(&self, now: Instant, cost: u64) -> Result<(), u64>;
     /// How long so many units would have to wait.
