@@ -28,7 +28,7 @@ pub use self::table::{METRICS, Metric, MetricKind, SPAN_ATTRIBUTES, SpanAttribut
 pub(crate) use self::{
     ending::{ENDINGS, Ending},
     meter::Meter,
-    tracing::note,
+    tracing::{note, note_cache},
 };
 
 use std::{
@@ -232,6 +232,13 @@ pub enum CircuitState {
     HalfOpen,
 }
 
+/// What a cache has counted since it was made.
+pub(crate) struct Calls {
+    pub(crate) hits: u64,
+    pub(crate) misses: u64,
+    pub(crate) loads: u64,
+}
+
 type Listener = Arc<dyn Fn(&Event<'_>) + Send + Sync>;
 
 /// A policy's name, and who listens to it.
@@ -354,6 +361,24 @@ impl Events {
         if self.is_heard() {
             self.tell(build());
         }
+    }
+
+    /// Tells a recorder, and nobody else: nothing is rare about these.
+    #[inline]
+    pub(crate) fn count(&self, calls: impl FnOnce() -> Calls) {
+        #[cfg(feature = "metrics")]
+        guarded(|| self.metrics.count(calls));
+        #[cfg(not(feature = "metrics"))]
+        let _ = calls;
+    }
+
+    /// As [`count`](Self::count), that a call stood in line.
+    #[inline]
+    pub(crate) fn waited(&self, waited: Duration) {
+        #[cfg(feature = "metrics")]
+        guarded(|| self.metrics.waited(waited));
+        #[cfg(not(feature = "metrics"))]
+        let _ = waited;
     }
 
     /// Whether it has listeners of its own: a recorder and a subscriber need none of this.

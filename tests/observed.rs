@@ -236,12 +236,21 @@ async fn what_befalls_a_cache_is_counted() {
     tokio::time::advance(2 * SECOND).await;
     assert_eq!(cache.get(&9), None);
     cache.put(2, ());
+    assert_eq!(recorder.values("calls_total{name=orders,result=hit}").into_values().sum::<u64>(), 0);
+    assert!(layer.layer(fails).oneshot(2).await.is_ok());
+    // Nobody is told a thing twice.
+    for _ in 0..2 {
+        assert_eq!((cache.stats().calls(), cache.stats().hit_rate()), (4, 0.25));
+    }
     assert_eq!(
         recorder.values("_total{"),
         some(&[
+            ("buttress_cache_calls_total{name=orders,result=hit}", 1),
+            ("buttress_cache_calls_total{name=orders,result=miss}", 3),
             ("buttress_cache_evicted_total{name=orders}", 1),
             ("buttress_cache_expired_total{name=orders}", 2),
             ("buttress_cache_loads_failed_total{name=orders}", 1),
+            ("buttress_cache_loads_total{name=orders}", 2),
             ("buttress_cache_loads_voided_total{name=orders}", 0),
             ("buttress_cache_rejected_total{name=orders}", 1),
             ("buttress_cache_stale_served_total{name=orders,why=failed}", 1),
@@ -273,7 +282,53 @@ async fn refusals_of_a_limiter_are_counted() {
             ("buttress_rate_limit_shadow_rejected_total{name=orders}", 2),
         ])
     );
+    let line =
+        RateLimitLayer::new(settings).waiting().layer(service_fn(async |()| Ok::<_, Error<std::fmt::Error>>(())));
+    let waits = (0..3).filter(|_| tokio_test::task::spawn(line.clone().oneshot(())).poll().is_pending());
+    assert_eq!(waits.count(), 1);
     exactly_the_table_is_emitted(&recorder, "rate_limit", include_str!("../src/rate_limit/mod.rs"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_stood_in_line_is_timed_whatever_became_of_it() {
+    let recorder = Kept::default();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let settings = RateLimitSettings::token_bucket(Quota::per_second(1).burst(1)).name("orders");
+    let service =
+        RateLimitLayer::new(settings).waiting().layer(service_fn(async |(): ()| Ok::<_, Error<std::fmt::Error>>(())));
+    assert!(service.clone().oneshot(()).await.is_ok());
+    let timed = || recorder.values("buttress_rate_limit_wait_seconds{name=orders}").into_values().sum::<u64>();
+    assert_eq!(timed(), 0, "it did not wait");
+    assert!(service.clone().oneshot(()).await.is_ok());
+    assert_eq!(timed(), 1);
+    let mut leaves = tokio_test::task::spawn(service.clone().oneshot(()));
+    assert!(leaves.poll().is_pending());
+    assert_eq!(timed(), 1, "it waits");
+    drop(leaves);
+    assert_eq!(timed(), 2);
+}
+
+/// What was served before a recorder came is not lost to it, and caches of one name add up.
+#[tokio::test(start_paused = true)]
+async fn the_calls_of_caches_add_up_by_name() {
+    let caches: Vec<_> = (0..2).map(|_| CacheHandle::<u32, ()>::new(CacheSettings::new().name("orders"))).collect();
+    let ask = async |cache: &CacheHandle<u32, ()>| {
+        let answer = service_fn(async |_: u32| Ok::<_, Error<std::fmt::Error>>(()));
+        assert!(cache.layer(|key: &u32| Some(*key)).layer(answer).oneshot(1).await.is_ok());
+    };
+    ask(&caches[0]).await;
+    let recorder = Kept::default();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    ask(&caches[0]).await;
+    ask(&caches[1]).await;
+    assert_eq!(caches.iter().map(|cache| cache.stats().loads).sum::<u64>(), 2);
+    assert_eq!(
+        recorder.values("_cache_calls_total{"),
+        some(&[
+            ("buttress_cache_calls_total{name=orders,result=hit}", 1),
+            ("buttress_cache_calls_total{name=orders,result=miss}", 2),
+        ])
+    );
 }
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -8,6 +8,7 @@ use std::{
 };
 
 use buttress::{
+    cache::{CacheLayer, CacheSettings},
     circuit_breaker::{CircuitBreakerHandle, CircuitBreakerLayer, CircuitBreakerSettings as Settings},
     event::SPAN_ATTRIBUTES,
     red::RedLayer,
@@ -72,10 +73,12 @@ fn the_span_of_a_call_is_told_exactly_what_the_table_says() {
             buttress.rejected_by = Empty,
             buttress.rejected_reason = Empty,
             buttress.circuit_state = Empty,
+            buttress.cache_status = Empty,
         );
         let settings = RetrySettings::new().backoff(Backoff::constant(std::time::Duration::ZERO)).name("orders");
         let stack = tower::ServiceBuilder::new()
             .layer(RedLayer::new("orders"))
+            .layer(CacheLayer::new(CacheSettings::new(), |_: &()| None::<u32>))
             .layer(RetryLayer::new(settings))
             .layer(CircuitBreakerLayer::new(Settings::consecutive_failures(2).name("payments")))
             .service_fn(|(): ()| std::future::ready(Err::<(), _>(buttress::Error::Service(std::fmt::Error))));
@@ -84,6 +87,7 @@ fn the_span_of_a_call_is_told_exactly_what_the_table_says() {
     let told: BTreeMap<String, String> = attributes.lock().unwrap().clone();
     let expected = [
         ("buttress.attempts", "3"),
+        ("buttress.cache_status", "\"bypassed\""),
         ("buttress.circuit_state", "\"open\""),
         ("buttress.outcome", "\"rejected\""),
         ("buttress.rejected_by", "\"payments\""),
@@ -94,6 +98,34 @@ fn the_span_of_a_call_is_told_exactly_what_the_table_says() {
     assert_eq!(told, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
     let table: BTreeSet<_> = SPAN_ATTRIBUTES.iter().map(|attribute| attribute.name.to_owned()).collect();
     assert_eq!(table, told.into_keys().collect());
+}
+
+#[test]
+fn the_span_of_a_call_is_told_where_the_answer_comes_from() {
+    let attributes: Arc<Mutex<BTreeMap<String, String>>> = Arc::default();
+    let told = || std::mem::take(&mut *attributes.lock().unwrap()).remove("buttress.cache_status");
+    tracing::subscriber::with_default(Attributes(Arc::clone(&attributes)), || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let second = std::time::Duration::from_secs(1);
+        let settings = CacheSettings::new().ttl(second).jitter(0.0).stale_if_error(second);
+        let layer = CacheLayer::new(settings, |key: &u32| (*key > 0).then_some(*key));
+        let answer = |fails: bool| {
+            service_fn(move |_: u32| {
+                std::future::ready(if fails { Err(buttress::Error::Service(std::fmt::Error)) } else { Ok(()) })
+            })
+        };
+        let ask = |key, fails| {
+            let span = tracing::info_span!("cached", buttress.cache_status = Empty);
+            let _ = runtime.block_on(layer.layer(answer(fails)).oneshot(key).instrument(span));
+            told()
+        };
+        assert_eq!(ask(0, false).as_deref(), Some("\"bypassed\""));
+        assert_eq!(ask(1, false).as_deref(), Some("\"loaded\""));
+        assert_eq!(ask(1, false).as_deref(), Some("\"fresh\""));
+        runtime.block_on(async { tokio::time::advance(second).await });
+        assert_eq!(ask(1, true).as_deref(), Some("\"stale\""));
+        assert_eq!(ask(2, true), None, "there is no answer");
+    });
 }
 
 /// Keeps what is recorded on spans.
@@ -117,7 +149,7 @@ impl Subscriber for Attributes {
     }
     fn event(&self, _: &Event<'_>) {}
     fn new_span(&self, attributes: &span::Attributes<'_>) -> Id {
-        let _ = SPAN.set(attributes.metadata());
+        SPAN.set(Some(attributes.metadata()));
         Id::from_u64(1)
     }
     fn record(&self, _: &Id, values: &span::Record<'_>) {
@@ -128,7 +160,10 @@ impl Subscriber for Attributes {
     fn exit(&self, _: &Id) {}
 }
 
-static SPAN: std::sync::OnceLock<&'static Metadata<'static>> = std::sync::OnceLock::new();
+thread_local! {
+    /// Each test has a thread of its own.
+    static SPAN: std::cell::Cell<Option<&'static Metadata<'static>>> = const { std::cell::Cell::new(None) };
+}
 
 /// What a subscriber of this level hears of the work, with the fields that the test looks at.
 fn heard(level: Level, work: impl FnOnce()) -> Vec<String> {

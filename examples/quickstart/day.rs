@@ -1,17 +1,22 @@
 //! The script of the bad day, and a real HTTP server that lives by it.
 
 use std::{
+    collections::VecDeque,
     future::{IntoFuture, pending},
     io,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
 
-use axum::{Router, extract::State, http::StatusCode};
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, Uri},
+};
 use tokio::{
     net::TcpListener,
     time::{Instant, sleep},
@@ -31,6 +36,12 @@ pub const SCRIPT: [(Health, u32); 6] = [
     (Health::Hanging, 4),
     (Health::Healthy, 4),
 ];
+
+/// In this second of the day, from 0, more callers come than the server allows: it is healthy, and only the limiter has to do with it.
+pub const RUSH: u32 = 1;
+
+/// What begins like this is the same for everybody, and may be a little old. All else is somebody's own.
+pub const SHARED: &str = "/pages/";
 
 /// Even a healthy server fails now and then: each so many-th call, counted from when it was last sick.
 pub const UNLUCKY: u32 = 10;
@@ -65,9 +76,13 @@ pub struct Server {
 #[derive(Default)]
 struct Hits {
     all: AtomicU32,
+    /// For what is the same for everybody.
+    shared: AtomicU32,
     while_sick: AtomicU32,
     /// Since it was last sick.
     while_healthy: AtomicU32,
+    /// Those of the last second, and how many a second has had at most, wherever it begins.
+    rate: Mutex<(VecDeque<Instant>, u32)>,
 }
 
 impl Health {
@@ -143,6 +158,16 @@ impl Server {
         self.hits.all.load(Ordering::Relaxed)
     }
 
+    /// How many of them were for what is the same for everybody.
+    pub fn shared_hits(&self) -> u32 {
+        self.hits.shared.load(Ordering::Relaxed)
+    }
+
+    /// How many have reached it within a second at most, wherever that second begins.
+    pub fn most_hits_in_a_second(&self) -> u32 {
+        self.hits.rate.lock().unwrap_or_else(PoisonError::into_inner).1
+    }
+
     /// How many calls have reached it while it was anything but healthy.
     pub fn hits_while_sick(&self) -> u32 {
         self.hits.while_sick.load(Ordering::Relaxed)
@@ -153,8 +178,10 @@ impl Server {
 
 impl Hits {
     /// A call has come in. Answers how many a healthy server has had since it was last sick.
-    fn count(&self, health: Health) -> u32 {
+    fn count(&self, health: Health, path: &str, second: Duration) -> u32 {
         self.all.fetch_add(1, Ordering::Relaxed);
+        self.shared.fetch_add(path.starts_with(SHARED).into(), Ordering::Relaxed);
+        self.measure(second);
         if health == Health::Healthy {
             self.while_healthy.fetch_add(1, Ordering::Relaxed) + 1
         } else {
@@ -163,11 +190,21 @@ impl Hits {
             0
         }
     }
+
+    fn measure(&self, second: Duration) {
+        let now = Instant::now();
+        let (last, most) = &mut *self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        while last.front().is_some_and(|hit| now.duration_since(*hit) >= second) {
+            last.pop_front();
+        }
+        last.push_back(now);
+        *most = (*most).max(last.len() as u32);
+    }
 }
 
-async fn answer(State((day, hits)): State<(Day, Arc<Hits>)>) -> StatusCode {
+async fn answer(State((day, hits)): State<(Day, Arc<Hits>)>, uri: Uri) -> StatusCode {
     let health = day.health().unwrap_or(Health::Healthy);
-    let nth = hits.count(health);
+    let nth = hits.count(health, uri.path(), day.time(1.0));
     match health {
         Health::Healthy if nth.is_multiple_of(UNLUCKY) => return StatusCode::SERVICE_UNAVAILABLE,
         Health::Healthy => sleep(day.time(0.02)).await,

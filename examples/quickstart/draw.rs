@@ -3,13 +3,14 @@
 use std::{
     env,
     io::{self, IsTerminal, Stdout, Write},
+    time::Duration,
 };
 
-use buttress::{Trip, circuit_breaker::CircuitState};
+use buttress::{Trip, circuit_breaker::CircuitState, red::RedSnapshot};
 
 use crate::{
-    day::{Day, Health, SCRIPT, UNLUCKY, health_at},
-    drive::{CALLS_PER_SECOND, Diary, Page, patience},
+    day::{Day, Health, QUOTA, RUSH, SCRIPT, UNLUCKY, health_at},
+    drive::{CALLS_PER_SECOND, CROWD, Diary, Page, patience},
 };
 
 /// Of the widest row.
@@ -43,12 +44,18 @@ impl Screen {
             "A server has a bad day, and its callers live through it three times at once:",
             "  alone    with a client, and nothing around it",
             "  naive    with a retry around it, three attempts for everybody",
-            "  guarded  with the same retry on a budget, and a circuit breaker inside it",
+            "  guarded  with a cache, the same retry on a budget, a circuit breaker and a limiter",
             "",
             &format!("{script}."),
             &format!("Even while it is healthy, one call in {UNLUCKY} fails: chance, which a retry hides."),
             &format!(
                 "Each second ({second:?}) brings {CALLS_PER_SECOND} calls to each. Callers give up after {patience:?}."
+            ),
+            "Half of them ask for a page that is the same for everybody, half for their own.",
+            &format!(
+                "In second {} they are {} of them, and the server allows {QUOTA} calls a second.",
+                RUSH + 1,
+                CROWD * CALLS_PER_SECOND,
             ),
             "",
             "ok: answered   lost: failed or given up   sent: reached the server, with retries",
@@ -91,7 +98,7 @@ impl Screen {
     }
 
     /// What the day has cost. `sick` is what the three servers counted.
-    pub fn table(&mut self, diary: &Diary, sick: [u32; 3]) -> io::Result<()> {
+    pub fn table(&mut self, diary: &Diary, sick: [u32; 3], shared: [u32; 3]) -> io::Result<()> {
         let pages = &diary.pages;
         let calls = pages.iter().map(|page| page.day.all()).max().unwrap_or(0);
         let title = self.paint(&format!("{:<46}", format!("What became of the same {calls} calls")), BOLD);
@@ -106,10 +113,37 @@ impl Screen {
             ("refused by the circuit or the limiter", count(|page| page.day.refused)),
             ("lost although the server was healthy", count(|page| page.unlucky)),
             ("calls that reached the sick server", sick.map(|n| n.to_string())),
+            ("calls for a shared page that reached the server", shared.map(|n| n.to_string())),
             ("calls sent in all, per call made", sent),
             ("most calls sent in a second", count(|page| page.most_sent)),
             ("most callers waiting at the same time", count(|page| page.most_waiting)),
             ("time spent waiting for nothing", in_vain),
+        ];
+        self.line("")?;
+        self.line(&format!("{title} {:>10} {:>10} {:>10}", "alone", "naive", "guarded"))?;
+        self.line(&"-".repeat(WIDTH))?;
+        for (what, [alone, naive, guarded]) in rows {
+            self.line(&format!("{what:<46} {alone:>10} {naive:>10} {guarded:>10}"))?;
+        }
+        self.line(&"-".repeat(WIDTH))
+    }
+
+    /// Rate, errors and duration as the callers saw them.
+    pub fn red(&mut self, figures: &[RedSnapshot; 3]) -> io::Result<()> {
+        let second = self.day.time(1.0).as_secs_f64();
+        let of = |show: &dyn Fn(&RedSnapshot) -> String| figures.each_ref().map(show);
+        let part = |count: u64, red: &RedSnapshot| format!("{:.1} %", 100.0 * count as f64 / red.requests.total as f64);
+        let time = |duration: Duration| format!("{:.1} ms", duration.as_secs_f64() * 1e3);
+        let title = self.paint(&format!("{:<46}", "Rate, errors, duration, as callers saw them"), BOLD);
+        let rows = [
+            ("rate: calls a second", of(&|red| format!("{:.1}", red.requests.per_second * second))),
+            ("answered", of(&|red| part(red.requests.ok, red))),
+            ("errors: failed", of(&|red| part(red.requests.error + red.requests.permanent, red))),
+            ("errors: given up", of(&|red| part(red.requests.cancelled, red))),
+            ("errors: refused", of(&|red| part(red.requests.rejected, red))),
+            ("duration: half of the calls took at most (p50)", of(&|red| time(red.duration.p50))),
+            ("duration: 95 of 100 (p95)", of(&|red| time(red.duration.p95))),
+            ("duration: 99 of 100 (p99)", of(&|red| time(red.duration.p99))),
         ];
         self.line("")?;
         self.line(&format!("{title} {:>10} {:>10} {:>10}", "alone", "naive", "guarded"))?;

@@ -4,14 +4,10 @@ use std::time::Duration;
 
 use axum::{
     body::Bytes,
-    http::{Uri, uri::InvalidUri},
+    http::{Response, uri::InvalidUri},
 };
-use buttress::{
-    AsRejected, BoxError, Event, EventKind, Reason, Trip,
-    circuit_breaker::{CircuitBreakerHandle, CircuitState},
-};
-use http_body_util::{BodyExt, Empty};
-use hyper_util::client::legacy::{Client, Error as HttpError, connect::HttpConnector};
+use buttress::{AsRejected, BoxError, Event, EventKind, Reason, Trip, circuit_breaker::CircuitState};
+use http_body_util::Empty;
 use tokio::{
     select,
     sync::mpsc::{UnboundedReceiver, UnboundedSender},
@@ -20,25 +16,31 @@ use tokio::{
 use tower::{Service, ServiceExt, util::BoxCloneService};
 
 use crate::{
-    day::{Day, Health, Server, health_at},
+    day::{Day, Health, RUSH, SHARED, Server, health_at},
     draw::Screen,
+    serve::Live,
 };
 
 /// On each side.
 pub const CALLS_PER_SECOND: u32 = 20;
 
+/// How many times as many callers come in the second of the rush.
+pub const CROWD: u32 = 3;
+
+/// How many things there are that everybody asks for.
+const PAGES: u32 = 5;
+
 /// Seconds after which a caller gives up, on each side.
 const PATIENCE: f64 = 2.0;
 
 pub type Request = axum::http::Request<Empty<Bytes>>;
-pub type Http = Client<HttpConnector, Empty<Bytes>>;
-pub type Reply = <Http as Service<Request>>::Response;
-pub type Error = buttress::Error<HttpError>;
+/// Its body has been read to its end, so it can be cloned and kept.
+pub type Reply = Response<Bytes>;
 
 /// Any stack around the client, whatever its layers.
-pub trait Stack: Service<Request, Response = Reply, Error = Error, Future: Send> + Clone + Send + 'static {}
+pub trait Stack: Service<Request, Response = Reply, Error = BoxError, Future: Send> + Clone + Send + 'static {}
 
-impl<S> Stack for S where S: Service<Request, Response = Reply, Error = Error, Future: Send> + Clone + Send + 'static {}
+impl<S> Stack for S where S: Service<Request, Response = Reply, Error = BoxError, Future: Send> + Clone + Send + 'static {}
 
 /// Which of the three runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +79,7 @@ pub enum News {
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
     end: End,
+    is_shared: bool,
     waited: Duration,
     /// Whether the server was healthy when the call began, and when it ended.
     was_healthy: bool,
@@ -85,9 +88,8 @@ pub struct Call {
 /// Those who call one side.
 pub struct Caller {
     side: Side,
-    stack: BoxCloneService<Request, Reply, Error>,
+    stack: BoxCloneService<Request, Reply, BoxError>,
     server: Server,
-    uri: Uri,
     tell: UnboundedSender<News>,
 }
 
@@ -109,11 +111,13 @@ pub struct Page {
     pub day: Tally,
     /// Calls that failed although the server was healthy.
     pub unlucky: u32,
+    /// Calls for what is the same for everybody that ended without it.
+    pub without_page: u32,
     /// Calls that have reached the server, retries included.
     pub hits: u32,
     /// How many of them had before the present second.
     hits_before: u32,
-    /// In the second with the most.
+    /// In the second with the most, wherever it begins.
     pub most_sent: u32,
     /// Calls that have not ended.
     waiting: u32,
@@ -126,6 +130,10 @@ pub struct Page {
 #[derive(Debug, Default)]
 pub struct Diary {
     pub second: u32,
+    /// Times that callers have come, to each side.
+    beats: u32,
+    /// Calls to each side for what is the same for everybody.
+    pub asked_shared: u32,
     /// By [`Side`].
     pub pages: [Page; 3],
     /// How the server was whenever the circuit opened.
@@ -136,9 +144,8 @@ pub struct Diary {
 
 impl Caller {
     /// Callers of this server through this stack.
-    pub fn new(side: Side, stack: impl Stack, server: Server, tell: UnboundedSender<News>) -> Result<Self, InvalidUri> {
-        let uri = format!("http://{}/", server.address()).parse()?;
-        Ok(Self { side, stack: BoxCloneService::new(stack), server, uri, tell })
+    pub fn new(side: Side, stack: impl Stack, server: Server, tell: UnboundedSender<News>) -> Self {
+        Self { side, stack: BoxCloneService::new(stack), server, tell }
     }
 
     /// The server that they call.
@@ -147,28 +154,26 @@ impl Caller {
     }
 
     /// One call. It waits for no other: users do not stop coming because a server is slow.
-    fn call(&self, day: Day) {
+    fn call(&self, day: Day, path: &str) -> Result<(), InvalidUri> {
         let (side, stack, tell) = (self.side, self.stack.clone(), self.tell.clone());
         let mut request = Request::default();
-        *request.uri_mut() = self.uri.clone();
+        *request.uri_mut() = format!("http://{}{path}", self.server.address()).parse()?;
+        let is_shared = path.starts_with(SHARED);
         tokio::spawn(async move {
             let (began, before) = (Instant::now(), day.health());
             let end = timeout(patience(day), ask(stack, request)).await.unwrap_or(End::GivenUp);
             let was_healthy = [before, day.health()] == [Some(Health::Healthy); 2];
             // Nobody listens when the terminal has gone away, and then nobody needs to know.
-            let _ = tell.send(News::Ended(side, Call { end, waited: began.elapsed(), was_healthy }));
+            let _ = tell.send(News::Ended(side, Call { end, is_shared, waited: began.elapsed(), was_healthy }));
         });
+        Ok(())
     }
 }
 
 async fn ask(stack: impl Stack, request: Request) -> End {
     match stack.oneshot(request).await {
-        Ok(reply) => {
-            let is_good = reply.status().is_success();
-            // Read to its end, so that the connection can serve the next call.
-            let body = reply.into_body().collect().await;
-            if is_good && body.is_ok() { End::Answered } else { End::Failed }
-        }
+        Ok(reply) if reply.status().is_success() => End::Answered,
+        Ok(_) => End::Failed,
         Err(error) => match error.as_rejected().map(|rejected| rejected.reason()) {
             Some(Reason::CircuitOpen(_) | Reason::RateLimited) => End::Refused,
             // The stack knows the caller's patience, and may find it at its end a moment before the caller does.
@@ -189,12 +194,12 @@ pub fn transitions_to(tell: UnboundedSender<News>) -> impl Fn(&Event<'_>) + Send
 
 /// Makes the calls of the whole day, writes the diary and shows it as it grows.
 pub async fn live_through(
-    day: Day,
+    live: &Live,
     callers: &[Caller; 3],
     mut news: UnboundedReceiver<News>,
-    circuit: &CircuitBreakerHandle,
     screen: &mut Screen,
 ) -> Result<Diary, BoxError> {
+    let (day, circuit) = (live.day, &live.circuit);
     let mut diary = Diary::default();
     let mut beat = interval(day.time(1.0 / f64::from(CALLS_PER_SECOND)));
     // A machine that stalls must not look like a rush of callers.
@@ -212,17 +217,22 @@ pub async fn live_through(
                 diary.count_hits(callers);
                 while diary.second < day.now() as u32 && health_at(f64::from(diary.second + 1)).is_some() {
                     screen.second_is_over(&diary, circuit.state())?;
+                    live.note(&diary, false);
                     diary.next_second();
                 }
                 if !day.is_over() {
-                    for (caller, page) in callers.iter().zip(&mut diary.pages) {
-                        caller.call(day);
-                        page.begin();
+                    for path in diary.paths(day) {
+                        for (caller, page) in callers.iter().zip(&mut diary.pages) {
+                            caller.call(day, &path)?;
+                            page.begin();
+                        }
                     }
                 } else if diary.pages.iter().all(|page| page.waiting == 0) {
                     screen.second_is_over(&diary, circuit.state())?;
+                    live.note(&diary, true);
                     return Ok(diary);
                 }
+                live.note(&diary, false);
                 screen.second_so_far(&diary, circuit.state())?;
             }
         }
@@ -237,6 +247,19 @@ pub fn patience(day: Day) -> Duration {
 // ===== impl Diary =====
 
 impl Diary {
+    /// What is asked for on the next beat, the same on each side: in turn one of the pages and something of somebody's own. Those who come in a rush
+    /// all ask for something of their own.
+    fn paths(&mut self, day: Day) -> Vec<String> {
+        let beat = self.beats;
+        self.beats += 1;
+        let crowd = if day.now() as u32 == RUSH { CROWD } else { 1 };
+        let own = |caller| format!("/mine/{beat}-{caller}");
+        let is_shared = beat.is_multiple_of(2);
+        self.asked_shared += u32::from(is_shared);
+        let first = if is_shared { format!("{SHARED}{}", beat / 2 % PAGES) } else { own(0) };
+        [first].into_iter().chain((1..crowd).map(own)).collect()
+    }
+
     fn note(&mut self, news: &News, day: Day) {
         match *news {
             News::Ended(side, call) => self.pages[side as usize].end(call),
@@ -248,7 +271,7 @@ impl Diary {
     fn count_hits(&mut self, callers: &[Caller; 3]) {
         for (caller, page) in callers.iter().zip(&mut self.pages) {
             page.hits = caller.server.hits();
-            page.most_sent = page.most_sent.max(page.sent());
+            page.most_sent = caller.server.most_hits_in_a_second();
         }
     }
 
@@ -272,9 +295,10 @@ impl Page {
         self.most_waiting = self.most_waiting.max(self.waiting);
     }
 
-    fn end(&mut self, Call { end, waited, was_healthy }: Call) {
+    fn end(&mut self, Call { end, is_shared, waited, was_healthy }: Call) {
         self.waiting -= 1;
         if end != End::Answered {
+            self.without_page += u32::from(is_shared);
             self.waited_in_vain += waited;
         }
         if was_healthy && matches!(end, End::Failed | End::GivenUp) {

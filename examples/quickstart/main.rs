@@ -1,70 +1,111 @@
 //! A dependency has a bad day. Its callers live through it three times at once: with the client alone, with a naive
-//! retry around it, and behind a stack that retries as often and makes nothing worse.
+//! retry around it, and behind a stack that retries as often, makes nothing worse, and has the last answers at hand.
 //!
-//! `cargo run --example quickstart`, or with `-- --short` for the same day four times as fast.
+//! `cargo run --example quickstart`, or with `-- --short` for the same day four times as fast, and with `-- --serve` for a page with
+//! live charts beside it.
 //!
-//! This file is the story and the stack, `day.rs` the server and its day, `drive.rs` the callers, `draw.rs` the screen.
+//! This file is the story and the stack, `day.rs` the server and its day, `drive.rs` the callers, `draw.rs` the screen, `serve.rs` and
+//! `page.html` the page, `moral.rs` what is claimed at the end.
 
 #![expect(unreachable_pub, reason = "an example has no outside that `pub` could reach")]
 
 mod day;
 mod draw;
 mod drive;
+mod moral;
+mod serve;
 
 use std::{env, time::Duration};
 
-use axum::http::Response;
+use axum::{
+    body::{Bytes, HttpBody as Body},
+    http::Response,
+};
 use buttress::{
     BoxError, BudgetSettings, Classify, DeadlineLayer, ErrorsAreTransient, Outcome,
-    circuit_breaker::{CircuitBreakerLayer, CircuitBreakerSettings, CircuitState},
+    cache::{CacheHandle, CacheKey, CacheSettings},
+    circuit_breaker::{CircuitBreakerLayer, CircuitBreakerSettings},
     rate_limit::{Quota, RateLimitLayer, RateLimitSettings},
+    red::{RedHandle, RedLayer},
     retry::{Backoff, RetryLayer, RetrySettings},
     timeout::TimeoutLayer,
 };
-use hyper_util::{
-    client::legacy::{Client, Error as HttpError},
-    rt::TokioExecutor,
-};
+use http_body_util::{BodyExt, Empty};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tokio::{sync::mpsc::unbounded_channel, time::timeout};
-use tower::ServiceBuilder;
+use tower::{Layer, ServiceBuilder};
 
-use day::{Day, Health, QUOTA, Server};
+use day::{Day, QUOTA, SHARED, Server};
 use draw::Screen;
-use drive::{Caller, Diary, Http, Request, Side, Stack, live_through, patience, transitions_to};
+use drive::{Caller, Reply, Request, Side, Stack, live_through, patience, transitions_to};
+use moral::{moral, moral_of_the_cache, moral_of_the_figures};
+use serve::Live;
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    let day = Day::begins(length_of_a_second()?);
+    let Arguments { second, serves } = arguments()?;
+    let day = Day::begins(second);
     let (tell, news) = unbounded_channel();
-    let client: Http = Client::builder(TokioExecutor::new()).build_http();
+    let client = client();
 
+    let cache = CacheHandle::new(cache_settings(day));
     let breaker = CircuitBreakerLayer::new(breaker_settings(day)).classify(ServerErrorsAreFailures);
     let circuit = breaker.handle();
     circuit.on_event(transitions_to(tell.clone()));
 
+    // Outermost on each side, so that it counts and times what callers see.
+    let red = ["alone", "naive", "guarded"].map(|name| RedLayer::new(name).classify(ServerErrorsAreFailures));
+    let figures = red.each_ref().map(RedLayer::handle);
+    let [alone, naive, guarded] = red;
+    let alone = alone.layer(client.clone());
+    let naive = naive.layer(naive_stack(day, client.clone()));
+    let guarded = guarded.layer(stack(day, &cache, breaker, client));
+
+    let live = Live::new(day, figures.clone(), cache.clone(), circuit.clone());
+    let mut screen = Screen::new(day);
+    if serves {
+        screen.line(&format!("Watch it at http://{}/\n", live.serve().await?))?;
+    }
+
     // A server for each, with the same day before it, so that no run can spoil the figures of another.
     let callers = [
-        Caller::new(Side::Alone, alone(client.clone()), Server::start(day).await?, tell.clone())?,
-        Caller::new(Side::Naive, naive(day, client.clone()), Server::start(day).await?, tell.clone())?,
-        Caller::new(Side::Guarded, stack(day, breaker, client), Server::start(day).await?, tell)?,
+        Caller::new(Side::Alone, alone, Server::start(day).await?, tell.clone()),
+        Caller::new(Side::Naive, naive, Server::start(day).await?, tell.clone()),
+        Caller::new(Side::Guarded, guarded, Server::start(day).await?, tell),
     ];
 
-    let mut screen = Screen::new(day);
     // Twice the day is far too long: whatever hangs then must not hang whoever runs this.
-    let story = live_through(day, &callers, news, &circuit, &mut screen);
+    let story = live_through(&live, &callers, news, &mut screen);
     let diary = timeout(day.time(40.0), story).await.map_err(|_| "the day did not end")??;
 
     let sick_hits = callers.each_ref().map(|caller| caller.server().hits_while_sick());
-    screen.table(&diary, sick_hits)?;
+    let shared_hits = callers.each_ref().map(|caller| caller.server().shared_hits());
+    screen.table(&diary, sick_hits, shared_hits)?;
     screen.line(&moral(&diary, sick_hits, circuit.state())?)?;
+    screen.line(&moral_of_the_cache(&diary, cache.stats(), shared_hits)?)?;
+    let figures = figures.each_ref().map(RedHandle::snapshot);
+    screen.red(&figures)?;
+    screen.line(&moral_of_the_figures(&diary, &figures)?)?;
+    if serves {
+        screen.line("\nThe page stays until Ctrl-C.")?;
+        tokio::signal::ctrl_c().await?;
+    }
     Ok(())
 }
 
 /// The stack, outermost layer first. Every layer has its reason above it.
-fn stack(day: Day, breaker: CircuitBreakerLayer<ServerErrorsAreFailures>, client: Http) -> impl Stack {
+fn stack(
+    day: Day,
+    cache: &CacheHandle<CacheKey, Reply>,
+    breaker: CircuitBreakerLayer<ServerErrorsAreFailures>,
+    client: impl Stack + Sync,
+) -> impl Stack {
     let stack = ServiceBuilder::new()
         // Nobody waits longer. No retry is waited for, and no attempt goes on, past this instant.
         .layer(DeadlineLayer::new(patience(day)))
+        // What is the same for everybody is asked for once, and kept. In an outage the last answer is better than none. It is outside
+        // all that follows, so that what is in hand spends neither quota nor retries, and needs no circuit.
+        .layer(cache.layer(key).classify(ServerErrorsAreFailures))
         // A failure by chance is hidden. In an outage everybody fails, and the budget leaves hardly a retry.
         .layer(RetryLayer::new(retry_settings(day)).classify(ServerErrorsAreFailures))
         // While the server is known to be sick, callers get their answer at once, and it is left alone to recover. It
@@ -75,8 +116,6 @@ fn stack(day: Day, breaker: CircuitBreakerLayer<ServerErrorsAreFailures>, client
         .layer(RateLimitLayer::new(rate_limit_settings(day)))
         // An attempt that takes too long is a failure, so that the breaker and the retry notice a server that hangs.
         .layer(TimeoutLayer::new(attempt_limit(day)))
-        // From here up an error is a refusal or the client's own error: hyper's has no place for a refusal.
-        .map_err(buttress::Error::Service)
         // One client with one pool of connections. Its clones share it.
         .service(client);
     // Costs nothing, and if a layer does not fit, the compiler says here which line is missing.
@@ -84,18 +123,49 @@ fn stack(day: Day, breaker: CircuitBreakerLayer<ServerErrorsAreFailures>, client
     stack
 }
 
-/// What there was before: the client alone.
-fn alone(client: Http) -> impl Stack {
-    ServiceBuilder::new().map_err(buttress::Error::Service).service(client)
+/// What there was before: the client alone. It reads each body to its end, so that an answer is whole, and can be kept.
+fn client() -> impl Stack + Sync {
+    let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+    ServiceBuilder::new()
+        .and_then(|response: Response<_>| async {
+            let (head, body) = response.into_parts();
+            // A boxed error has room for a refusal of the layers further out as well.
+            Ok::<Reply, BoxError>(Response::from_parts(head, collect(body).await?))
+        })
+        .service(client)
+}
+
+async fn collect(body: impl Body<Data = Bytes, Error: Into<BoxError>>) -> Result<Bytes, BoxError> {
+    Ok(body.collect().await.map_err(Into::into)?.to_bytes())
+}
+
+/// What everybody sees alike has a key, and all that it depends on is in it. What is somebody's own has none: it passes the cache by.
+fn key(request: &Request) -> Option<CacheKey> {
+    let path = request.uri().path();
+    path.starts_with(SHARED).then(|| CacheKey::new("pages", 1).str(path))
 }
 
 /// What is tried first: the same attempts, the same time-out, and nothing that counts what they add up to.
-fn naive(day: Day, client: Http) -> impl Stack {
+fn naive_stack(day: Day, client: impl Stack + Sync) -> impl Stack {
     ServiceBuilder::new()
         .layer(RetryLayer::new(retry_settings(day).without_budget()).classify(ServerErrorsAreFailures))
         .layer(TimeoutLayer::new(attempt_limit(day)))
-        .map_err(buttress::Error::Service)
         .service(client)
+}
+
+/// Compare the defaults of [`CacheSettings`].
+fn cache_settings(day: Day) -> CacheSettings {
+    CacheSettings::new()
+        .name("pages")
+        // Nobody minds a page that is so old.
+        .ttl(day.time(3.0))
+        // An older one is better than none, whatever happens,
+        .stale_if_error(day.time(60.0))
+        // and better than to wait longer for a new one, which is loaded meanwhile.
+        .soft_timeout(day.time(0.1))
+        .hard_timeout(patience(day))
+        // After a load that failed, there is no other one for so long.
+        .throttle(day.time(1.0))
 }
 
 /// Impatient like the others, because the whole day lasts seconds: compare the defaults of [`RetrySettings`].
@@ -130,8 +200,8 @@ fn attempt_limit(day: Day) -> Duration {
 #[derive(Clone, Copy)]
 struct ServerErrorsAreFailures;
 
-impl<Body> Classify<Response<Body>, buttress::Error<HttpError>> for ServerErrorsAreFailures {
-    fn classify(&self, result: Result<&Response<Body>, &buttress::Error<HttpError>>) -> Outcome {
+impl<B> Classify<Response<B>, BoxError> for ServerErrorsAreFailures {
+    fn classify(&self, result: Result<&Response<B>, &BoxError>) -> Outcome {
         match result.map(Response::status) {
             Ok(status) if status.is_server_error() => Outcome::TRANSIENT,
             Ok(status) if status.is_client_error() => Outcome::Permanent,
@@ -141,60 +211,21 @@ impl<Body> Classify<Response<Body>, buttress::Error<HttpError>> for ServerErrors
     }
 }
 
-fn length_of_a_second() -> Result<Duration, BoxError> {
-    match env::args().nth(1).as_deref() {
-        None => Ok(Duration::from_secs(1)),
-        Some("--short") => Ok(Duration::from_millis(250)),
-        Some(unknown) => Err(format!("`{unknown}` is no argument of this example, the only one is `--short`").into()),
-    }
+struct Arguments {
+    /// How long a second of the day is.
+    second: Duration,
+    /// Whether there is a page.
+    serves: bool,
 }
 
-/// The moral of the story, or an error if it did not come out: this example is a test as well.
-///
-/// The margins are wide: on a busy machine time-outs and retries come late, and some not at all.
-fn moral(diary: &Diary, sick_hits: [u32; 3], state: CircuitState) -> Result<String, BoxError> {
-    for sickness in [Health::Slow, Health::Failing, Health::Hanging] {
-        if !diary.opened_while.contains(&sickness) {
-            return Err(format!("the circuit did not open while the server was {}", sickness.as_str()).into());
+fn arguments() -> Result<Arguments, BoxError> {
+    let mut arguments = Arguments { second: Duration::from_secs(1), serves: false };
+    for argument in env::args().skip(1) {
+        match argument.as_str() {
+            "--short" => arguments.second = Duration::from_millis(250),
+            "--serve" => arguments.serves = true,
+            unknown => return Err(format!("`{unknown}` is no argument: there are `--short` and `--serve`").into()),
         }
     }
-    if state != CircuitState::Closed {
-        return Err(format!("the server is healthy, and yet the circuit is {state}").into());
-    }
-    let ([alone_hits, naive_hits, guarded_hits], [alone, naive, guarded]) = (sick_hits, &diary.pages);
-    if 2 * naive_hits < 3 * alone_hits {
-        return Err("the naive retry made no outage worse".into());
-    }
-    if 2 * guarded_hits > alone_hits {
-        return Err("the stack did not spare the sick server".into());
-    }
-    if naive.most_sent <= QUOTA {
-        return Err("the naive retry kept to what the server allows".into());
-    }
-    if 2 * guarded.most_sent > 3 * QUOTA {
-        return Err("the stack sent more than the server allows".into());
-    }
-    if 2 * guarded.unlucky > alone.unlucky {
-        return Err("the retry did not hide what failed by chance".into());
-    }
-    if guarded.waited_in_vain >= alone.waited_in_vain {
-        return Err("the stack saved nobody's time".into());
-    }
-    Ok(format!(
-        "On good seconds a retry pays: of {} calls lost by chance, {} were still lost.\n\
-         On bad ones it is a storm: the naive retry sent the sick server {naive_hits} calls in\n\
-         place of {alone_hits}, {:.1} times as many. The same retry on a budget and with a breaker\n\
-         inside sent {guarded_hits}; callers waited {:.0} s for nothing, not {:.0} s. It cost {} answers:\n\
-         late ones of the slow server, and those until a probe found it well again.\n\
-         Allowed are {QUOTA} calls a second: the naive retry sent up to {}, the stack {}.\n\
-         (Most of that is the work of the breaker: `--example retry` has the budget alone.)",
-        alone.unlucky,
-        guarded.unlucky,
-        f64::from(naive_hits) / f64::from(alone_hits.max(1)),
-        guarded.waited_in_vain.as_secs_f64(),
-        alone.waited_in_vain.as_secs_f64(),
-        alone.day.answered.saturating_sub(guarded.day.answered),
-        naive.most_sent,
-        guarded.most_sent,
-    ))
+    Ok(arguments)
 }

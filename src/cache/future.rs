@@ -109,7 +109,7 @@ where
                     let Some(tell) = tell.take() else { unreachable!("it ends once") };
                     match step {
                         Step::Answer(entry, status) => {
-                            miss.state.count(status);
+                            miss.count(status);
                             answer(&entry, status, &tell, &miss.failures)
                         }
                         Step::Error(error) => Err(error),
@@ -118,6 +118,7 @@ where
                             resume_unwind(payload)
                         }
                         Step::Pass(service, request) => {
+                            miss.count(CacheStatus::Bypassed);
                             state.set(State::Passed { inner: Oneshot::new(service, request), tell });
                             continue;
                         }

@@ -319,6 +319,7 @@ where
             self.report(rejected);
             self.settle();
         }
+        self.state.tell_of_calls();
         let failure = failure(self.rejected(Reason::LoadFailed(LoadFailure::Cancelled)), None);
         if !self.flight.has_landed() {
             self.state.land(&self.key, &self.flight, Landed::Failure { failure, gives_way: true, stale: None });

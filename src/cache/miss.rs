@@ -236,6 +236,13 @@ where
         }
     }
 
+    pub(super) fn count(&self, status: CacheStatus) {
+        if self.is_counted && matches!(status, CacheStatus::Fresh { .. } | CacheStatus::Stale { .. }) {
+            add(&self.state.counts.here().covered, 1);
+        }
+        self.state.count(status);
+    }
+
     /// `None` within when the wait goes on.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Option<StepOf<S, Req>>> {
         let Some(waiting) = &mut self.waiting else { return Poll::Pending };

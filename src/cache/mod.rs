@@ -144,7 +144,10 @@
 //! | `StoreSwitched` | only what is near is used, or the store again | counter `buttress_cache_store_switches_total` by `to`, `away` or `shared` |
 //! | `Rejected` | no place to load or to wait, or a deadline | counter `buttress_cache_rejected_total` |
 //!
-//! Figures of every call are in [`CacheHandle::stats`].
+//! Figures of every call are in [`CacheHandle::stats`]. Counters `buttress_cache_calls_total` by `result`, `hit` or `miss`, and `buttress_cache_loads_total`
+//! follow them with the end of each load and with each look at the stats, so that they cost a hit nothing.
+//!
+//! With the feature `tracing`, the span that the call runs in is told its [`CacheStatus`], if it has declared the [attribute](crate::event::SPAN_ATTRIBUTES).
 //!
 //! # Clone
 //!

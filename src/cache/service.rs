@@ -15,7 +15,7 @@ use super::{
     memory::MemoryStore,
     miss::Miss,
     state::{Look, State},
-    status::Tell,
+    status::{CacheStatus, Tell},
     store::Store,
 };
 use crate::{outcome::Classify, shared::Shared};
@@ -67,6 +67,7 @@ where
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let Some(key) = (self.hooks.key)(&request) else {
+            self.state.count(CacheStatus::Bypassed);
             return ResponseFuture::passed(self.inner.clone(), request, self.hooks.tell.clone());
         };
         let (at_hand, at_once) = match self.state.look(&key) {

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     error::{ConfigError, Reason, Rejected},
-    event::{EventKind, Events, Pattern},
+    event::{Calls, EventKind, Events, Pattern, note_cache},
     random,
     sync::{AtomicU64, Mutex, Ordering},
     time::{self, Instant},
@@ -288,7 +288,16 @@ where
         self.store.clear()
     }
 
+    /// Hits tell nobody, so this is done where it costs them nothing.
+    pub(super) fn tell_of_calls(&self) {
+        self.events.count(|| {
+            let stats = self.counts.sum();
+            Calls { hits: stats.at_once(), misses: stats.misses, loads: stats.loads }
+        });
+    }
+
     pub(super) fn stats(&self) -> CacheStats {
+        self.tell_of_calls();
         let usage = self.store.usage();
         let in_flight = self.loads.load(std::sync::atomic::Ordering::Relaxed);
         CacheStats { entries: usage.entries, bytes: usage.bytes, in_flight, ..self.counts.sum() }
@@ -309,9 +318,10 @@ where
 }
 
 impl<K, V, St> State<K, V, St> {
-    /// Counts what was answered with.
+    /// Counts what was answered with, and tells the span of the call.
     #[inline]
     pub(super) fn count(&self, status: CacheStatus) {
+        note_cache(status.as_str());
         match status {
             CacheStatus::Fresh { .. } => add(&self.counts.here().hits, 1),
             CacheStatus::Stale { stale_for, why } => self.count_stale(stale_for, why),

@@ -14,6 +14,9 @@ pub struct CacheStats {
     pub stale: u64,
     /// Calls that found nothing to answer with at once.
     pub misses: u64,
+    /// Misses that were answered with an entry in the end, because their load failed or was too slow, or another one had just stored it. They are among the
+    /// hits or the stale ones as well.
+    pub covered: u64,
     /// Loads that began, those in the background included.
     pub loads: u64,
     /// Loads that failed.
@@ -33,18 +36,27 @@ pub struct CacheStats {
 }
 
 impl CacheStats {
+    /// Calls with a key.
+    #[must_use]
+    pub const fn calls(&self) -> u64 {
+        self.at_once().saturating_add(self.misses)
+    }
+
     /// The part of calls with a key that did not wait for a load: 0 while there were none.
     #[must_use]
     pub fn hit_rate(&self) -> f64 {
-        let served = self.hits.saturating_add(self.stale);
-        let all = served.saturating_add(self.misses);
-        if all == 0 { 0.0 } else { served as f64 / all as f64 }
+        let all = self.calls();
+        if all == 0 { 0.0 } else { self.at_once() as f64 / all as f64 }
+    }
+
+    pub(super) const fn at_once(&self) -> u64 {
+        self.hits.saturating_add(self.stale).saturating_sub(self.covered)
     }
 
     /// Calls that the inner service was spared.
     #[must_use]
     pub const fn calls_saved(&self) -> u64 {
-        self.hits.saturating_add(self.stale).saturating_add(self.misses).saturating_sub(self.loads)
+        self.calls().saturating_sub(self.loads)
     }
 }
 
@@ -59,6 +71,7 @@ pub(super) struct Stripe {
     pub(super) hits: AtomicU64,
     pub(super) stale: AtomicU64,
     pub(super) misses: AtomicU64,
+    pub(super) covered: AtomicU64,
     pub(super) loads: AtomicU64,
     pub(super) errors: AtomicU64,
     pub(super) collapsed: AtomicU64,
@@ -79,6 +92,7 @@ impl Counts {
             hits: sum(|stripe| &stripe.hits),
             stale: sum(|stripe| &stripe.stale),
             misses: sum(|stripe| &stripe.misses),
+            covered: sum(|stripe| &stripe.covered),
             loads: sum(|stripe| &stripe.loads),
             errors: sum(|stripe| &stripe.errors),
             collapsed: sum(|stripe| &stripe.collapsed),

@@ -34,6 +34,19 @@ pub enum CacheStatus {
     },
 }
 
+impl CacheStatus {
+    /// `bypassed`, `fresh`, `stale`, `loaded`: as traces have it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bypassed => "bypassed",
+            Self::Fresh { .. } => "fresh",
+            Self::Stale { .. } => "stale",
+            Self::Loaded { .. } => "loaded",
+        }
+    }
+}
+
 /// Puts the status where the caller finds it.
 ///
 /// A closure gets the answer and its [`CacheStatus`] and makes an answer of them. [`Untold`] is the default; with feature `http`, `CacheStatusHeader` writes a header.

@@ -3,15 +3,18 @@
 //! Handles are registered with the first event that finds a recorder, so a recorder that is installed after the layer was built is found
 //! too, and after that an event costs a few nanoseconds.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
-use ::metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder, Unit, with_recorder};
+use ::metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, Unit, with_recorder};
 
 use super::{
-    CircuitState, Event, EventKind, GaveUp, Pattern, WhyStale,
+    Calls, CircuitState, Event, EventKind, GaveUp, Pattern, WhyStale,
     table::{METRICS, MetricKind},
 };
 use crate::{error::Reason, outcome::Outcome};
@@ -29,8 +32,12 @@ pub(super) struct Metrics {
     states: OnceLock<[Gauge; 3]>,
     /// Registered with the first event of a store, because most limits have none.
     store: OnceLock<Store>,
+    /// Registered with the first call that has stood in line.
+    waits: OnceLock<Histogram>,
     /// The newest generation and, in its lowest two bits, its state: an older event, overtaken on its way, must not move the gauges back.
     newest: AtomicU64,
+    /// What has been told of each of a cache's calls.
+    told: [AtomicU64; 3],
 }
 
 struct Store {
@@ -44,6 +51,8 @@ struct Store {
 /// Those of one pattern.
 enum Handles {
     Cache {
+        /// Hits, misses, loads.
+        calls: [Counter; 3],
         stale_served: [Counter; 3],
         loads_failed: Counter,
         loads_voided: Counter,
@@ -90,7 +99,9 @@ impl Metrics {
             handles: OnceLock::new(),
             states: OnceLock::new(),
             store: OnceLock::new(),
+            waits: OnceLock::new(),
             newest: AtomicU64::new(0),
+            told: [const { AtomicU64::new(0) }; 3],
         }
     }
 
@@ -98,8 +109,7 @@ impl Metrics {
         if !is_recorded() {
             return;
         }
-        let register = |recorder: &dyn Recorder| Handles::register(recorder, self.pattern, self.name);
-        let handles = self.handles.get_or_init(|| with_recorder(register));
+        let handles = self.handles();
         if let (Handles::Cache { evicted, expired: gone, .. }, EventKind::Evicted { live, expired }) =
             (handles, event.kind)
         {
@@ -122,6 +132,36 @@ impl Metrics {
         {
             self.show(to, generation);
         }
+    }
+
+    /// What has not been told yet: nobody tells it twice, and a recorder that comes late is told all.
+    pub(super) fn count(&self, calls: impl FnOnce() -> Calls) {
+        if !is_recorded() {
+            return;
+        }
+        if let Handles::Cache { calls: counters, .. } = self.handles() {
+            let Calls { hits, misses, loads } = calls();
+            for ((counter, told), now) in counters.iter().zip(&self.told).zip([hits, misses, loads]) {
+                let before = told.fetch_max(now, Ordering::Relaxed);
+                counter.increment(now.saturating_sub(before));
+            }
+        }
+    }
+
+    pub(super) fn waited(&self, waited: Duration) {
+        if !is_recorded() {
+            return;
+        }
+        self.handles();
+        let register = |recorder: &dyn Recorder| {
+            recorder.register_histogram(&key(self.name, "buttress_rate_limit_wait_seconds", None), &METADATA)
+        };
+        self.waits.get_or_init(|| with_recorder(register)).record(waited.as_secs_f64());
+    }
+
+    fn handles(&self) -> &Handles {
+        let register = |recorder: &dyn Recorder| Handles::register(recorder, self.pattern, self.name);
+        self.handles.get_or_init(|| with_recorder(register))
     }
 
     fn store(&self) -> &Store {
@@ -170,6 +210,11 @@ impl Handles {
         let counter = |metric, label| recorder.register_counter(&key(name, metric, label), &METADATA);
         match pattern {
             Pattern::Cache => Self::Cache {
+                calls: [
+                    counter("buttress_cache_calls_total", Some(("result", "hit"))),
+                    counter("buttress_cache_calls_total", Some(("result", "miss"))),
+                    counter("buttress_cache_loads_total", None),
+                ],
                 stale_served: WHY_STALE
                     .map(|why| counter("buttress_cache_stale_served_total", Some(("why", why.as_str())))),
                 loads_failed: counter("buttress_cache_loads_failed_total", None),

@@ -48,6 +48,8 @@ metrics! {
     Counter "buttress_circuit_breaker_shadow_rejected_total" ["name"] "calls that a circuit in shadow mode would have refused",
     Counter "buttress_circuit_breaker_stale_total" ["name"] "calls that ended in another state period than they began in, and count nowhere",
     Counter "buttress_circuit_breaker_keys_exhausted_total" ["name"] "keys that found no place for a circuit of their own",
+    Counter "buttress_cache_calls_total" ["name", "result"] "calls with a key: a `hit` did not wait for a load, a `miss` did; moves with the end of a load and with a look at the stats",
+    Counter "buttress_cache_loads_total" ["name"] "loads that began; moves with them",
     Counter "buttress_cache_stale_served_total" ["name", "why"] "answers from an entry past its time, by why it was served",
     Counter "buttress_cache_loads_failed_total" ["name"] "loads that failed",
     Counter "buttress_cache_loads_voided_total" ["name"] "loads that were not stored, because their entry was invalidated or replaced meanwhile",
@@ -62,6 +64,7 @@ metrics! {
     Counter "buttress_rate_limit_shadow_rejected_total" ["name"] "calls that a limiter in shadow mode would have refused",
     Counter "buttress_rate_limit_near_limit_total" ["name"] "calls that took what is used past the chosen part of a limit",
     Counter "buttress_rate_limit_keys_exhausted_total" ["name"] "reports that keys found no place of their own",
+    Histogram "buttress_rate_limit_wait_seconds" ["name"] "how long calls stood in line, whatever became of them",
     Counter "buttress_rate_limit_store_failed_total" ["name"] "questions that a store elsewhere did not answer",
     Counter "buttress_rate_limit_store_switches_total" ["name", "to"] "changes of who decides: the store, or what stands in for it",
     Gauge "buttress_red_in_flight" ["name"] "calls that have begun and not ended",
@@ -105,4 +108,5 @@ span_attributes! {
     REJECTED_BY "buttress.rejected_by" "the name of the policy that refused last, also if the call was tried again",
     REJECTED_REASON "buttress.rejected_reason" "why it did",
     CIRCUIT_STATE "buttress.circuit_state" "the state of the circuit that refused, or that this call has put into another one",
+    CACHE_STATUS "buttress.cache_status" "where the answer comes from: `fresh`, `stale`, `loaded`, `bypassed`",
 }

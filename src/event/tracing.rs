@@ -7,7 +7,7 @@ use ::tracing::{Level, Span, debug, event, level_filters::LevelFilter, warn};
 
 use super::{
     CircuitState, Ending, Event, EventKind, GaveUp,
-    table::{ATTEMPTS, CIRCUIT_STATE, ERROR_TYPE, OUTCOME, REJECTED_BY, REJECTED_REASON, RESEND_COUNT},
+    table::{ATTEMPTS, CACHE_STATUS, CIRCUIT_STATE, ERROR_TYPE, OUTCOME, REJECTED_BY, REJECTED_REASON, RESEND_COUNT},
 };
 use crate::error::Reason;
 
@@ -22,6 +22,16 @@ pub(super) fn is_subscribed() -> bool {
 pub(crate) fn note(ending: Ending) {
     if is_subscribed() {
         super::guarded(|| note_on(&Span::current(), ending));
+    }
+}
+
+/// Where a cache's answer comes from.
+#[inline]
+pub(crate) fn note_cache(status: &'static str) {
+    if is_subscribed() {
+        super::guarded(|| {
+            Span::current().record(CACHE_STATUS, status);
+        });
     }
 }
 

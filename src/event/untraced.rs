@@ -4,3 +4,6 @@ use super::Ending;
 
 #[inline]
 pub(crate) const fn note(_: Ending) {}
+
+#[inline]
+pub(crate) const fn note_cache(_: &'static str) {}

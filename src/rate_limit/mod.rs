@@ -117,6 +117,9 @@
 //! | `StoreFailed` | a [store](LimitStore) that is kept elsewhere gave no answer | counter `buttress_rate_limit_store_failed_total` |
 //! | `StoreSwitched` | calls are decided without the store, or by it again | counter `buttress_rate_limit_store_switches_total` by `to`, `away` or `shared` |
 //!
+//! Histogram `buttress_rate_limit_wait_seconds` has how long calls stood in line, whatever became of them. What it grows by in a second, in seconds, is how many stood
+//! there at a time. It is no event, because it is nothing rare.
+//!
 //! # Clone
 //!
 //! The quota, and the line, are made by the layer, and shared by its clones, the services they build, and every handle. Readiness, and a place in line, stay with

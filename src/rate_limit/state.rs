@@ -331,6 +331,10 @@ impl Gate for Limiter {
         &self.line
     }
 
+    fn waited(&self, waited: Duration) {
+        self.events.waited(waited);
+    }
+
     fn take(&self, now: Instant, cost: u64) -> Result<(), u64> {
         self.take_at(now, cost).map_err(|refused| refused.wait)
     }

@@ -13,6 +13,7 @@ pub(super) struct Ticket<G: Gate> {
     gate: Arc<G>,
     number: u64,
     cost: u64,
+    since: Instant,
     is_told: bool,
 }
 
@@ -28,7 +29,9 @@ impl<G: Gate> Ticket<G> {
     pub(super) fn draw(gate: &Arc<G>, now: Instant, cost: u64, patience: Patience, cx: &Context<'_>) -> Received<G> {
         match line::join(gate, now, cost, patience, cx.waker()) {
             Joined::Granted => Received::Granted(now),
-            Joined::Waits(number) => Received::Waits(Self { gate: Arc::clone(gate), number, cost, is_told: false }),
+            Joined::Waits(number) => {
+                Received::Waits(Self { gate: Arc::clone(gate), number, cost, since: now, is_told: false })
+            }
             Joined::Refused(wait) => Received::Refused(wait),
         }
     }
@@ -46,6 +49,7 @@ impl<G: Gate> Ticket<G> {
 
 impl<G: Gate> Drop for Ticket<G> {
     fn drop(&mut self) {
+        self.gate.waited(time::now().saturating_since(self.since));
         if !self.is_told
             && let Some(taken_at) = line::leave(&self.gate, self.number)
         {

@@ -64,6 +64,18 @@ async fn a_dead_dependency_is_covered_until_max_stale_and_not_a_nanosecond_longe
     assert_eq!(bench.handle.stats().entries, 0, "and it is gone");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waited_for_a_load_and_got_the_stale_answer_is_one_call_and_no_hit() {
+    let bench = stale(IF_ERROR.throttle(Duration::ZERO)).await;
+    bench.dependency.then(Then::Fail(AppError::Down));
+    for _ in 0..3 {
+        assert_eq!(bench.says(1).await, (1, "stale: failed"));
+    }
+    let stats = bench.handle.stats();
+    assert_eq!((stats.stale, stats.misses, stats.covered, stats.loads), (3, 4, 3, 4));
+    assert_eq!((stats.calls(), stats.hit_rate(), stats.calls_saved()), (4, 0.0, 0));
+}
+
 /// It passes its last moment while the load goes on.
 #[tokio::test(start_paused = true)]
 async fn the_bound_holds_at_the_time_of_the_answer() {
