@@ -9,6 +9,7 @@ mod early;
 mod entries;
 mod handle;
 mod invalidation;
+mod life;
 mod load;
 mod memory;
 mod model;
