@@ -42,6 +42,7 @@ pub struct Json;
 pub struct Postcard;
 
 /// Bytes were left that belong to no value.
+#[cfg(feature = "postcard")]
 #[derive(Debug)]
 struct TooMany;
 
@@ -82,12 +83,14 @@ impl<V: Serialize + DeserializeOwned> Codec<V> for Postcard {
     }
 }
 
+#[cfg(feature = "postcard")]
 impl fmt::Display for TooMany {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("there are bytes behind the value")
     }
 }
 
+#[cfg(feature = "postcard")]
 impl std::error::Error for TooMany {}
 
 #[cfg(test)]
