@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    mem::ManuallyDrop,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -31,8 +32,8 @@ pub(super) enum Own {
     Until(Instant),
 }
 
-/// A box that is there until the drop.
-pub(super) struct Armed(Option<Pin<Box<Alarm>>>);
+/// A box that is there until the drop, which takes it. So there is nothing else to drop, and the compiler need not look for it on the way of every call.
+pub(super) struct Armed(ManuallyDrop<Option<Pin<Box<Alarm>>>>);
 
 pin_project! {
     struct Alarm {
@@ -122,7 +123,7 @@ impl Armed {
     fn new(sleep: Option<Sleep>, own: Instant, reason: Reason, shared: Link<Shared>) -> Self {
         let shared = Some(shared);
         let Ok(Some(mut spare)) = SPARE.try_with(Cell::take) else {
-            return Self(Some(Box::pin(Alarm { sleep, own, reason, shared })));
+            return Self::in_box(Box::pin(Alarm { sleep, own, reason, shared }));
         };
         let mut alarm = spare.as_mut().project();
         // One by one, so that the timer is moved once.
@@ -130,7 +131,11 @@ impl Armed {
         *alarm.own = own;
         *alarm.reason = reason;
         *alarm.shared = shared;
-        Self(Some(spare))
+        Self::in_box(spare)
+    }
+
+    const fn in_box(alarm: Pin<Box<Alarm>>) -> Self {
+        Self(ManuallyDrop::new(Some(alarm)))
     }
 
     #[inline]
