@@ -166,9 +166,9 @@ impl Naive {
     }
 }
 
-fn seen(answer: Result<Told, AppError>) -> Seen {
+fn seen(answer: &Result<Told, AppError>) -> Seen {
     match answer {
-        Ok((value, status)) => Ok((value, name(status))),
+        Ok((value, status)) => Ok((*value, name(*status))),
         Err(AppError::Down) => Err("down"),
         Err(_) => Err("refused"),
     }
@@ -241,7 +241,7 @@ async fn lives_as(ops: &[Op], (revalidate, if_error): (u64, u64)) -> Result<(), 
         for (who, expected) in std::mem::take(&mut naive.seen) {
             let answer = waiting.remove(&who).expect("it has not been answered");
             prop_assert!(answer.is_finished(), "{who} still waits after {op:?}, and not for {expected:?}");
-            prop_assert_eq!(seen(answer.await.unwrap()), expected, "{} after {:?}", who, op);
+            prop_assert_eq!(seen(&answer.await.unwrap()), expected, "{} after {:?}", who, op);
         }
         prop_assert!(waiting.values().all(|answer| !answer.is_finished()), "answered too early, after {op:?}");
         let stats = bench.handle.stats();
