@@ -1,5 +1,6 @@
 //! How values become bytes, and bytes values again.
 
+#[cfg(feature = "postcard")]
 use std::fmt;
 
 #[cfg(any(feature = "json", feature = "postcard"))]
