@@ -171,7 +171,7 @@ async fn tail(bench: &mut Bench, leased: &RedisLimits<u64>) {
     for n in 0..200_000 {
         let began = Instant::now();
         match leased.take(&7, 1) {
-            Taken::Now(_) => took.push(began.elapsed()),
+            Taken::Now(_) | Taken::Unpaid => took.push(began.elapsed()),
             Taken::Later(verdict) => {
                 asked += 1;
                 let _ = verdict.await;
@@ -293,6 +293,7 @@ fn case<F: Future<Output = ()>>(
 async fn decide(limits: &RedisLimits<u64>, key: u64) {
     let verdict = match limits.take(&key, 1) {
         Taken::Now(verdict) => verdict,
+        Taken::Unpaid => Ok(()),
         Taken::Later(verdict) => verdict.await,
     };
     assert!(verdict.is_ok(), "{verdict:?}");
