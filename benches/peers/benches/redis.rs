@@ -240,7 +240,7 @@ fn in_cluster(bench: &mut Bench, rt: &Rc<Runtime>) -> Vec<Server> {
         state.contains("cluster_state:ok")
     };
     while !nodes.iter().all(is_well) {
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::park_timeout(Duration::from_millis(50));
     }
     let urls: Vec<String> = nodes.iter().map(Server::url).collect();
     bench.section("GET in a cluster of three masters, 64 at a time");
@@ -352,7 +352,7 @@ impl Server {
             .unwrap_or_else(|error| panic!("{error}: apt-get install -y redis-server"));
         let server = Self { port, child, dir };
         while Client::open(server.url()).expect("a URL").get_connection().is_err() {
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::park_timeout(Duration::from_millis(10));
         }
         server
     }
