@@ -144,27 +144,34 @@ async fn a_call_whose_answer_is_lost_is_paid_at_most_once() {
 
 /// rate_limit_redis_251_replay_charges_twice
 #[tokio::test]
-async fn a_charge_whose_answer_is_lost_is_not_sent_again() {
-    let server = Server::start().await;
-    let proxy = Proxy::before(server.port).await;
-    let settings = Settings::sliding_counter(Quota::new(1_000, HOUR));
-    let limits =
-        RedisLimits::<String>::try_new(&lanes(&proxy.url(), QUICK.lanes(1)), settings, Unavailable::Open).unwrap();
-    let failed = Arc::new(Mutex::new(0));
-    limits.on_event({
-        let failed = Arc::clone(&failed);
-        move |event| *failed.lock().unwrap() += u32::from(matches!(event.kind, EventKind::StoreFailed { .. }))
-    });
-    assert_eq!(take(&limits, "user", 1).await, Ok(()));
-    let key = server.ask::<Vec<String>>("KEYS", "*").await.remove(0);
-    let paid = async || server.ask::<String>("GET", &key).await.split(' ').nth(1).unwrap().parse::<u64>().unwrap();
-    proxy.set(Fault::DropReplies);
-    limits.charge(&"user".to_owned(), 7);
-    until("its answer is lost", async || *failed.lock().unwrap() == 1).await;
-    proxy.set(Fault::None);
-    assert_eq!(paid().await, 8);
-    until_shared(&limits, "probe").await;
-    assert_eq!(paid().await, 8);
+async fn a_charge_or_refund_whose_answer_is_lost_is_not_sent_again() {
+    type Tell = fn(&RedisLimits<String>);
+    let ways: [(Tell, u64); 2] = [
+        (|limits| limits.charge(&"user".to_owned(), 7), 27),
+        (|limits| limits.refund(&"user".to_owned(), 7, Duration::ZERO), 13),
+    ];
+    for (tell, after) in ways {
+        let server = Server::start().await;
+        let proxy = Proxy::before(server.port).await;
+        let settings = Settings::sliding_counter(Quota::new(1_000, HOUR));
+        let limits =
+            RedisLimits::<String>::try_new(&lanes(&proxy.url(), QUICK.lanes(1)), settings, Unavailable::Open).unwrap();
+        let failed = Arc::new(Mutex::new(0));
+        limits.on_event({
+            let failed = Arc::clone(&failed);
+            move |event| *failed.lock().unwrap() += u32::from(matches!(event.kind, EventKind::StoreFailed { .. }))
+        });
+        assert_eq!(take(&limits, "user", 20).await, Ok(()));
+        let key = server.ask::<Vec<String>>("KEYS", "*").await.remove(0);
+        let paid = async || server.ask::<String>("GET", &key).await.split(' ').nth(1).unwrap().parse::<u64>().unwrap();
+        proxy.set(Fault::DropReplies);
+        tell(&limits);
+        until("its answer is lost", async || *failed.lock().unwrap() == 1).await;
+        proxy.set(Fault::None);
+        assert_eq!(paid().await, after);
+        until_shared(&limits, "probe").await;
+        assert_eq!(paid().await, after);
+    }
 }
 
 /// A local limiter that begins an outage full would let every process spend its burst again.

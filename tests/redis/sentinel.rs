@@ -12,7 +12,7 @@ use buttress::{
     },
 };
 
-use crate::{QUICK, admitted, leases::until, nodes::Watched, take};
+use crate::{QUICK, admitted, leases::until, nodes::Watched, secrets::Recorded, take};
 
 fn lanes(url: String, settings: LaneSettings) -> Lanes {
     let config = Config::from_urls(vec![url], "shop".to_owned(), SentinelServerType::Master);
@@ -22,6 +22,9 @@ fn lanes(url: String, settings: LaneSettings) -> Lanes {
 /// deadpool_redis_config_debug_leaks, sentinel_failover_without_reconnect
 #[tokio::test]
 async fn lanes_follow_the_master_that_sentinel_names_and_nobody_reads_the_password() {
+    let recorded = Recorded::default();
+    // For this thread, and the test runs on one.
+    let _guard = metrics::set_default_local_recorder(&recorded);
     let mut watched = Watched::start("s3cret").await;
     let at = |password: &str| format!("redis://:{password}@127.0.0.1:{}/", watched.sentinel.port);
     let lanes_of_all = lanes(at("s3cret"), QUICK);
@@ -51,7 +54,10 @@ async fn lanes_follow_the_master_that_sentinel_names_and_nobody_reads_the_passwo
     let failed = wrong.query::<u32>(&cmd("PING")).await.unwrap_err();
     let refused = take(&limits(&wrong), "user", 1).await.unwrap_err();
     let told = told.lock().unwrap();
-    let shown = format!("{lanes_of_all:?} {shared:?} {wrong:?} {failed:?} {failed} {refused:?} {refused} {told}");
+    let recorded = recorded.text();
+    let shown =
+        format!("{lanes_of_all:?} {shared:?} {wrong:?} {failed:?} {failed} {refused:?} {refused} {told} {recorded}");
     assert!(!told.is_empty());
+    assert_eq!(recorded.contains("three"), cfg!(feature = "metrics"), "{recorded}");
     assert!(!shown.contains("s3cret") && !shown.contains("wr0ng"), "{shown}");
 }

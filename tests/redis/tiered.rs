@@ -254,6 +254,48 @@ async fn without_redis_memory_alone_is_used() {
     .await;
 }
 
+/// A server that hangs takes the wire of who listens with it, and answers nothing, not even that it is gone.
+#[tokio::test]
+async fn with_a_redis_that_hangs_memory_goes_on_and_misses_wait_for_the_deadline_and_no_longer() {
+    let server = Server::start().await;
+    let tier = TIER.heartbeat(Duration::from_millis(50));
+    let (one, other) = fleet(&server, Process { lanes: QUICK, tier, ..PROCESS }).await;
+    load(&server, &one, "before", 1).await;
+    let misses = one.cache.store().stats().misses;
+    server.signal("STOP");
+    until("it is known", async || (!one.cache.store().is_listening()).then_some(())).await;
+    // Until the breaker opens, a load waits for the deadline of the question and of what it writes; then for neither.
+    for n in 0..10 {
+        let (key, began) = (n.to_string(), tokio::time::Instant::now());
+        one.is(&key, n + 2, "loaded").await;
+        // The deadline is 200 ms; the rest is for the machine.
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        for _ in 0..10 {
+            one.is(&key, n + 2, "fresh").await;
+        }
+    }
+    assert!(one.cache.store().is_away());
+    assert_eq!(one.cache.store().stats().misses, misses, "an error is none");
+    // What others may have changed unheard is not fresh, and is loaded.
+    one.is("before", 12, "loaded").await;
+    one.is("before", 12, "fresh").await;
+    server.signal("CONT");
+    for node in [&one, &other] {
+        listening(node).await;
+        let mut asked = 0;
+        until("it is back", async || {
+            asked += 1;
+            node.says(&format!("probe {asked}")).await;
+            (!node.cache.store().is_away()).then_some(())
+        })
+        .await;
+    }
+    let before = one.cache.store().stats().writes;
+    let said = one.says("after").await;
+    until("it is written", async || (one.cache.store().stats().writes > before).then_some(())).await;
+    assert_eq!(other.says("after").await, (said.0, "fresh"), "it is shared again");
+}
+
 #[tokio::test]
 async fn a_service_starts_while_redis_is_down() {
     let mut server = Server::start().await;
