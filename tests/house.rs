@@ -87,7 +87,7 @@ const RATE_LIMIT: [&str; 25] = [
     "keyed_waiting",
     "loom_models",
 ];
-const REDIS: [&str; 25] = [
+const REDIS: [&str; 27] = [
     "policy",
     "failure",
     "key",
@@ -108,6 +108,8 @@ const REDIS: [&str; 25] = [
     "store_policy",
     "store_stats",
     "far",
+    "far_read",
+    "far_write",
     "store",
     "behind",
     "watch",

@@ -223,6 +223,8 @@ mod codec;
 mod envelope;
 mod failure;
 mod far;
+mod far_read;
+mod far_write;
 mod key;
 mod lane;
 mod lanes;

@@ -1,0 +1,218 @@
+//! What is there: one entry, its lease, the marks of its tags.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
+
+use deadpool_redis::redis::cmd;
+
+use super::{
+    codec::Codec,
+    envelope::{self, FRONT, Lengths, Opened, Sealed, Stamp},
+    failure::RedisFailure,
+    far::{Far, Flag, Note, Version, millis},
+    names::{Digest, digest_of_tag},
+    store_policy::SingleLoad,
+};
+use crate::{
+    cache::{Entry, Envelope, Fetched, Seen},
+    event::EventKind,
+    time::{self, Instant},
+};
+
+struct Looked<V> {
+    entry: Option<Entry<V>>,
+    is_fresh: bool,
+    is_foreign: bool,
+    version: Version,
+    at: u64,
+    known: Instant,
+    has_lease: bool,
+    /// A mark that nobody could read was overwritten.
+    had_bad_mark: bool,
+}
+
+/// The right to load for all, given back when it is dropped.
+struct Lease<V, C: Codec<V>> {
+    far: Arc<Far<V, C>>,
+    digest: Digest,
+    token: String,
+}
+
+/// How often it is looked whether another process has loaded: seldom enough to cost less than a load.
+const FIRST_LOOK: Duration = Duration::from_millis(5);
+const LAST_LOOK: Duration = Duration::from_millis(50);
+
+impl<V: Send + Sync + 'static, C: Codec<V>> Far<V, C> {
+    pub(super) async fn fetch(self: Arc<Self>, digest: Digest, flag: Option<Flag>) -> Fetched<V> {
+        let began = time::now();
+        let lease = self.settings.single_load.map(|single| {
+            let Stamp { origin, number } = self.stamp();
+            (single, format!("{origin:016x}{number:016x}"))
+        });
+        let (mut pause, mut insists) = (FIRST_LOOK, false);
+        loop {
+            let mut looked = self.look(&digest, lease.as_ref(), insists).await;
+            if looked.as_ref().is_ok_and(|looked| looked.had_bad_mark) {
+                // What is loaded from now on is younger than the mark that took its place.
+                looked = self.look(&digest, lease.as_ref(), insists).await;
+            }
+            let Ok(looked) = looked else {
+                let note = Note { version: Version::Unknown, at: 0, known: time::now(), flag, is_found: false };
+                return Fetched { entry: None, seen: Some(Seen::new(note)), hold: None };
+            };
+            if let Some((single, _)) = &lease
+                && !looked.is_fresh
+                && !looked.has_lease
+                && time::now().saturating_since(began) < single.wait
+            {
+                // What is fresh by its own account is not given a lease for, unless one insists.
+                let insisted = std::mem::replace(&mut insists, looked.version.is_of_a_value());
+                if insists && !insisted {
+                    continue;
+                }
+                if let Some(sleep) = time::sleep(pause) {
+                    sleep.await;
+                    pause = (pause * 2).min(LAST_LOOK);
+                    continue;
+                }
+            }
+            return self.found(digest, looked, flag.as_ref(), lease.map(|(_, token)| token));
+        }
+    }
+
+    fn found(
+        self: Arc<Self>,
+        digest: Digest,
+        looked: Looked<V>,
+        flag: Option<&Flag>,
+        token: Option<String>,
+    ) -> Fetched<V> {
+        let Looked { entry, is_foreign, version, at, known, has_lease, .. } = looked;
+        if is_foreign {
+            self.counts.foreign.one();
+            self.events.emit(|| EventKind::StoreForeign);
+        }
+        if entry.is_some() { &self.counts.hits } else { &self.counts.misses }.one();
+        let note = |is_found| Seen::new(Note { version, at, known, flag: flag.cloned(), is_found });
+        let entry = entry.map(|entry| entry.with_seen(note(true)));
+        let hold = token.filter(|_| has_lease).map(|token| Box::new(Lease { far: self, digest, token }) as Box<_>);
+        Fetched { entry, seen: Some(note(false)), hold }
+    }
+
+    async fn look(
+        &self,
+        digest: &Digest,
+        lease: Option<&(SingleLoad, String)>,
+        insists: bool,
+    ) -> Result<Looked<V>, RedisFailure> {
+        let is_cluster = self.lanes.is_cluster();
+        let mut call = self.script.prepare_invoke();
+        call.key(self.names.key(digest)).arg("read");
+        match lease {
+            Some((single, token)) => {
+                call.key(self.names.lease(digest)).arg(token).arg(millis(single.hold)).arg(u8::from(insists));
+            }
+            None => {
+                call.arg("");
+            }
+        }
+        if !is_cluster {
+            call.key(self.names.all());
+        }
+        let (bytes, at, all, has_lease): (Vec<u8>, u64, Vec<u8>, u8) = self.ask(&call).await?;
+        let known = time::now();
+        let mut looked = Looked {
+            entry: None,
+            is_fresh: false,
+            is_foreign: false,
+            version: Version::of(&bytes),
+            at,
+            known,
+            has_lease: has_lease != 0,
+            had_bad_mark: false,
+        };
+        let opened = envelope::open(&bytes);
+        looked.is_foreign = opened == Opened::Foreign && !bytes.is_empty();
+        if let Opened::Sealed(sealed) = opened
+            && !self.is_void(&sealed, all, &mut looked.had_bad_mark).await?
+        {
+            let entry = self.entry(&sealed, at);
+            looked.is_foreign = entry.is_none();
+            if let Some((entry, is_fresh)) = entry {
+                (looked.entry, looked.is_fresh) = (Some(entry), is_fresh);
+            }
+        }
+        Ok(looked)
+    }
+
+    /// The entry, and whether it is fresh.
+    fn entry(&self, sealed: &Sealed<'_>, at: u64) -> Option<(Entry<V>, bool)> {
+        let decoded = catch_unwind(AssertUnwindSafe(|| self.codec.decode(sealed.payload)));
+        let value = decoded.ok()?.ok()?;
+        let Lengths { age, ttl, max_stale, cost } = sealed.lengths(at, self.settings.max_life);
+        let mut envelope = Envelope::new(ttl);
+        envelope.age = age;
+        envelope.max_stale = max_stale;
+        envelope.cost = cost;
+        envelope.tags = Arc::clone(&sealed.tags);
+        Some((Entry::new(value, envelope), age < ttl))
+    }
+
+    /// Whether everything, or one of its tags, was invalidated since its load began.
+    async fn is_void(&self, sealed: &Sealed<'_>, all: Vec<u8>, had_bad_mark: &mut bool) -> Result<bool, RedisFailure> {
+        let is_cluster = self.lanes.is_cluster();
+        let mut names: Vec<String> = sealed.tags.iter().map(|tag| self.names.tag(&digest_of_tag(tag))).collect();
+        let mut marks: Vec<Option<Vec<u8>>> = vec![Some(all)];
+        if is_cluster {
+            marks.clear();
+            names.insert(0, self.names.all());
+        }
+        if !names.is_empty() {
+            let mut told: Vec<Option<Vec<u8>>> = self.ask(cmd("MGET").arg(&names)).await?;
+            marks.append(&mut told);
+        }
+        if !is_cluster {
+            names.insert(0, self.names.all());
+        }
+        let mut is_void = false;
+        for (mark, name) in marks.iter().zip(names) {
+            let mark = mark.as_deref().unwrap_or_default();
+            if mark.is_empty() {
+                continue;
+            }
+            match str::from_utf8(mark).ok().and_then(|mark| mark.parse().ok()) {
+                Some(mark) => is_void |= sealed.is_void_by(mark),
+                // Nobody knows since when: since now.
+                None => {
+                    self.mark(name).await?;
+                    (*had_bad_mark, is_void) = (true, true);
+                }
+            }
+        }
+        Ok(is_void)
+    }
+
+    /// Whether what is there is what was written with this stamp.
+    pub(super) async fn is_still(&self, digest: &Digest, stamp: Stamp) -> bool {
+        let front: Result<Vec<u8>, _> =
+            self.ask(cmd("GETRANGE").arg(self.names.key(digest)).arg(0).arg(FRONT - 1)).await;
+        front.is_ok_and(|front| front == envelope::front(false, stamp))
+    }
+}
+
+impl<V, C: Codec<V>> Drop for Lease<V, C> {
+    fn drop(&mut self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let (lanes, script) = (self.far.lanes.clone(), self.far.script.clone());
+        let (name, token) = (self.far.names.lease(&self.digest), std::mem::take(&mut self.token));
+        runtime.spawn(async move {
+            let mut call = script.prepare_invoke();
+            call.key(name).arg("release").arg(token);
+            // One that is not given back ends by itself.
+            let _: Result<u8, _> = lanes.run(&call).await;
+        });
+    }
+}
