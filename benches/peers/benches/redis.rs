@@ -11,23 +11,34 @@ mod harness;
 
 use std::{
     cell::Cell,
+    hint::black_box,
     process::{Child, Command, Stdio},
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
 use buttress::{
+    Rejected,
+    cache::{CacheHandle, CacheKey, CacheSettings, MemoryStore, Store},
     rate_limit::{LimitStore, Quota, RateLimitSettings, Taken},
     redis::{
-        LaneSettings, Lanes, LeaseSettings, RedisLimitSettings, RedisLimits, Unavailable,
+        Bytes, LaneSettings, Lanes, LeaseSettings, RedisLimitSettings, RedisLimits, RedisStore, RedisStoreSettings,
+        TierSettings, TieredStore, Unavailable,
         deadpool_redis::{self, Config, Pool, Runtime as PoolRuntime, cluster},
     },
 };
+use cpu_time::ThreadTime;
 use futures::future::join_all;
 use redis::{AsyncConnectionConfig, Client, Cmd, aio::ConnectionLike, cmd};
 use tokio::{runtime::Runtime, time::Instant};
+use tower::{Layer, service_fn};
 
-use harness::{Bench, Bound, CaseId, drive::plain, usage::runtime};
+use harness::{
+    Bench, Bound, CaseId,
+    drive::{by_hand, plain},
+    usage::{Use, runtime},
+};
 
 /// More than any machine calls, and a unit takes a whole number of microseconds.
 const MANY: Quota = Quota::per_second(1_000_000).burst(1_000_000_000);
@@ -35,6 +46,10 @@ const SCRIPT: &str = include_str!("../../../src/redis/limits.lua");
 /// No operation fails because this machine is busy.
 const PATIENT: LaneSettings = LaneSettings::new().deadline(Duration::from_secs(10));
 const KEYS: u64 = 10_000;
+const HOUR: Duration = Duration::from_secs(3600);
+const CACHE: CacheSettings = CacheSettings::new().ttl(HOUR);
+
+type Page = Arc<[u8]>;
 
 fn main() {
     let rt = Rc::new(runtime());
@@ -56,6 +71,7 @@ fn main() {
         against(&mut bench, "EVALSHA", at_a_time, ours, pool, manager, 4.0);
     }
     limits(&mut bench, &rt, &server, &sha);
+    tiers(&mut bench, &rt, &server);
     let nodes = in_cluster(&mut bench, &rt);
     frozen(&mut bench, &rt);
     bench.gate_allocations();
@@ -186,6 +202,90 @@ async fn tail(bench: &mut Bench, leased: &RedisLimits<u64>) {
     let said = format!("{}, {}, {} ns; {asked} of 200000 had to ask", at(0.5), at(0.99), at(0.999));
     bench.gate_value("p99 of a decision on a lease of 1000, in ns", at(0.99) as f64, Bound::AtMost(1_000.0));
     bench.remark("p50, p99, p999 of decisions on leases of 1000, each with two readings of the clock".into(), said);
+}
+
+/// A hit that never leaves the process, of memory alone and with Redis behind it: CPU time, because nobody else has a part in it.
+fn tiers(bench: &mut Bench, rt: &Rc<Runtime>, server: &Server) {
+    let near = || MemoryStore::try_new(CACHE).expect("they work");
+    let alone = CacheHandle::with_store(CACHE, near()).expect("they work");
+    let lanes = Lanes::try_from_url(&server.url(), PATIENT).expect("a URL");
+    let far = RedisStore::try_new(&lanes, RedisStoreSettings::new().prefix("tiered"), Bytes).expect("they work");
+    // Other cases leave who listens no turn for longer than a heartbeat.
+    let settings = TierSettings::new().near_ttl(HOUR).heartbeat(HOUR);
+    let tiered = TieredStore::try_new(near(), far, settings).expect("they work");
+    rt.block_on(async {
+        // What was near before anybody listens is aged then.
+        while !tiered.is_listening() {
+            drop(tiered.fetch(&key(1)));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    let tiered = CacheHandle::with_store(CACHE, tiered).expect("they work");
+    let page: Page = Arc::from(&b"a page"[..]);
+    alone.put(key(7), Arc::clone(&page));
+    rt.block_on(tiered.put(key(7), page)).expect("it is written");
+    // Its own echo is heard by now.
+    rt.block_on(tokio::time::sleep(Duration::from_millis(100)));
+
+    bench.section("a hit in memory, tiered and not");
+    let apart = apart(hits(bench, "tiered", &tiered), hits(bench, "memory alone", &alone));
+    bench.gate_value("a tiered hit: ns more than memory alone", apart, Bound::AtMost(2.0));
+    bench.section("a hit in memory through the layer, tiered and not");
+    let apart = self::apart(answers(bench, "tiered", &tiered), answers(bench, "memory alone", &alone));
+    bench.gate_value("a tiered hit through the layer: ns more than memory alone", apart, Bound::AtMost(2.0));
+}
+
+fn hits<S: Store<CacheKey, Page>>(
+    bench: &mut Bench,
+    name: &str,
+    cache: &CacheHandle<CacheKey, Page, S>,
+) -> impl FnMut(u64) + use<S> {
+    let (cache, key) = (cache.clone(), key(7));
+    let batch = move |calls| plain(calls, |_| cache.get(black_box(&key)).expect("a hit"));
+    bench.case(&format!("buttress, {name}"), batch.clone()).ours();
+    batch
+}
+
+fn answers<S: Store<CacheKey, Page>>(
+    bench: &mut Bench,
+    name: &str,
+    cache: &CacheHandle<CacheKey, Page, S>,
+) -> impl FnMut(u64) + use<S> {
+    let client = service_fn(|_: u64| async { panic!("a hit") as Result<Page, Rejected> });
+    let mut service = cache.layer(|_: &u64| Some(key(black_box(7)))).layer(client);
+    let usage = Use { a_clone_per_call: false, runtime: None };
+    // The key is made for each call.
+    usage.case(bench, &format!("buttress, {name}"), &service).ours().may_allocate();
+    move |calls| by_hand(&mut service, calls)
+}
+
+/// How many nanoseconds of CPU a call of one takes more than one of the other: the median over many pairs of short batches, because two ns are
+/// less than the mood of a machine changes from one row to the next.
+fn apart(mut one: impl FnMut(u64), mut other: impl FnMut(u64)) -> f64 {
+    const CALLS: u64 = 200;
+    let ns = |batch: &mut dyn FnMut(u64)| {
+        let start = ThreadTime::now();
+        batch(CALLS);
+        start.elapsed().as_nanos() as f64 / CALLS as f64
+    };
+    let mut pair = |n: u32| {
+        // Neither is always the first.
+        if n % 2 == 0 {
+            let one = ns(&mut one);
+            one - ns(&mut other)
+        } else {
+            let other = ns(&mut other);
+            ns(&mut one) - other
+        }
+    };
+    let mut pairs: Vec<f64> = Vec::new();
+    allocation_counter::opt_out(|| pairs.extend((0..5_001).map(&mut pair)));
+    pairs.sort_unstable_by(f64::total_cmp);
+    pairs[pairs.len() / 2]
+}
+
+fn key(n: u64) -> CacheKey {
+    CacheKey::new("pages", 1).u64(n)
 }
 
 /// A server that hangs: the first decisions, and those that follow.
