@@ -374,7 +374,7 @@ impl Events {
 
     /// As [`count`](Self::count), that a call stood in line.
     #[inline]
-    pub(crate) fn waited(&self, waited: Duration) {
+    pub(crate) fn waited(&self, waited: impl FnOnce() -> Duration) {
         #[cfg(feature = "metrics")]
         guarded(|| self.metrics.waited(waited));
         #[cfg(not(feature = "metrics"))]

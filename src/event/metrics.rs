@@ -148,15 +148,16 @@ impl Metrics {
         }
     }
 
-    pub(super) fn waited(&self, waited: Duration) {
+    pub(super) fn waited(&self, waited: impl FnOnce() -> Duration) {
         if !is_recorded() {
             return;
         }
+        // They describe all of its pattern.
         self.handles();
         let register = |recorder: &dyn Recorder| {
             recorder.register_histogram(&key(self.name, "buttress_rate_limit_wait_seconds", None), &METADATA)
         };
-        self.waits.get_or_init(|| with_recorder(register)).record(waited.as_secs_f64());
+        self.waits.get_or_init(|| with_recorder(register)).record(waited().as_secs_f64());
     }
 
     fn handles(&self) -> &Handles {

@@ -145,7 +145,7 @@ impl Bucket {
 
     pub(super) fn refund(&self, now: u64, units: u64) {
         let rate = self.rate.get();
-        let time = if units <= rate.burst { rate.time_of(units) } else { rate.time_of_any(units) };
+        let time = rate.time_of_any(units);
         let _ = self.change(&rate, now, |full_at| Ok(full_at.saturating_sub(time)));
     }
 

@@ -163,7 +163,7 @@ impl<K: Hash + Eq + Clone> KeyedRateLimitHandle<K> {
     #[cold]
     fn refuse(&self, refused: By) -> Result<(), Rejected> {
         let (of_key, of_all) = refused.each();
-        let of_key = of_key.and_then(|refused| self.limiter.refuse(refused));
+        let of_key = of_key.and_then(|refused| self.limiter.refuse(refused).err());
         let of_all = of_all.zip(self.all.as_ref()).and_then(|(refused, all)| all.limiter.refuse(refused).err());
         of_all.or(of_key).map_or(Ok(()), Err)
     }

@@ -31,10 +31,13 @@ pub(super) struct KeyedLimiter<K> {
     max_keys: usize,
     near: Option<f64>,
     shadow: AtomicBool,
-    /// How many calls found no place for their key.
-    homeless: AtomicUsize,
+    homeless: Homeless,
     pub(super) events: Events,
 }
+
+/// How many calls found no place for their key. Not each of a flood is worth a word.
+#[derive(Default)]
+pub(super) struct Homeless(AtomicUsize);
 
 enum Used<K> {
     Buckets(Buckets<K>),
@@ -80,7 +83,7 @@ impl<K: Hash + Eq + Clone> KeyedLimiter<K> {
             max_keys,
             near: settings.near_limit,
             shadow: AtomicBool::new(settings.shadow),
-            homeless: AtomicUsize::new(0),
+            homeless: Homeless::default(),
             events: Events::keyed(Pattern::RateLimit, settings.own_name()),
         })
     }
@@ -133,15 +136,6 @@ impl<K: Hash + Eq + Clone> KeyedLimiter<K> {
         }
     }
 
-    /// A key found no place. Not each of a flood is worth a word.
-    #[cold]
-    #[inline(never)]
-    fn homeless(&self) {
-        if self.homeless.fetch_add(1, Ordering::Relaxed).is_multiple_of(self.max_keys) {
-            self.events.emit(|| EventKind::KeysExhausted { max_keys: self.max_keys });
-        }
-    }
-
     pub(super) fn decisions(&self, key: &K, cost: u64) -> Decisions {
         self.decisions_at(key, time::now().as_nanos(), cost)
     }
@@ -175,19 +169,29 @@ impl<K: Hash + Eq + Clone> KeyedLimiter<K> {
         }
     }
 
-    /// The refusal of a call, and its report. `None` in shadow mode: it passes.
+    /// The refusal of a call, and its report. In shadow mode it passes.
+    #[inline]
+    pub(super) fn refuse(&self, refused: Refused) -> Result<(), Rejected> {
+        if self.events.is_heard() || self.is_shadow() { self.report(refused) } else { Err(self.rejected(refused)) }
+    }
+
     #[cold]
     #[inline(never)]
-    pub(super) fn refuse(&self, refused: Refused) -> Option<Rejected> {
+    fn report(&self, refused: Refused) -> Result<(), Rejected> {
+        let (rejected, shadow) = (self.rejected(refused), self.is_shadow());
+        self.events.emit(|| EventKind::Rejected { rejected: &rejected, shadow });
+        if shadow { Ok(()) } else { Err(rejected) }
+    }
+
+    #[inline]
+    fn rejected(&self, refused: Refused) -> Rejected {
         let name = match &self.used {
             Used::Buckets(buckets) => buckets.name,
             Used::Ledgers(ledgers) => {
                 ledgers.limits().get(refused.limit).map_or(self.events.name(), |limit| limit.name)
             }
         };
-        let (rejected, shadow) = (rejected(name, refused), self.is_shadow());
-        self.events.emit(|| EventKind::Rejected { rejected: &rejected, shadow });
-        (!shadow).then_some(rejected)
+        rejected(name, refused)
     }
 
     pub(super) fn is_shadow(&self) -> bool {
@@ -361,7 +365,7 @@ impl<K: Hash + Eq + Clone> Buckets<K> {
         match self.cells.change(key, || 0, |full_at| *full_at <= now, &mut go) {
             Some(changed) => changed,
             None => {
-                limiter.homeless();
+                limiter.homeless.one_more(limiter.max_keys, &limiter.events);
                 go(&mut self.others.lock())
             }
         }
@@ -379,6 +383,16 @@ impl<K: Hash + Eq + Clone> Buckets<K> {
     #[inline]
     fn rebased(&self, rate: &Rate, full_at: u64, now: u64) -> Option<u64> {
         token_bucket::rebased(rate, full_at, now, || self.horizon.load(Ordering::Acquire))
+    }
+}
+
+impl Homeless {
+    #[cold]
+    #[inline(never)]
+    pub(super) fn one_more(&self, max_keys: usize, events: &Events) {
+        if self.0.fetch_add(1, Ordering::Relaxed).is_multiple_of(max_keys) {
+            events.emit(|| EventKind::KeysExhausted { max_keys });
+        }
     }
 }
 
@@ -400,7 +414,7 @@ impl<K: Hash + Eq + Clone> Ledgers<K> {
         match self.cells.change(key, make, |ledger| ledger.is_full(&limits, now), &mut go) {
             Some(changed) => changed,
             None => {
-                limiter.homeless();
+                limiter.homeless.one_more(limiter.max_keys, &limiter.events);
                 go(&mut self.others.lock())
             }
         }

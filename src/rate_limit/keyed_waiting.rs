@@ -4,10 +4,7 @@ use std::{
     fmt,
     hash::Hash,
     marker::PhantomData,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -17,6 +14,7 @@ use super::{
     account::Own,
     future::WaitingFuture,
     handle::RateLimitHandle,
+    keyed_state::Homeless,
     policy::RateLimitSettings,
     service::{OneUnit, RequestCost},
     settle::{After, Afterwards, Bill, Nothing},
@@ -24,7 +22,7 @@ use super::{
 };
 use crate::{
     error::{CanReject, ConfigError},
-    event::{Event, EventKind, Events, Pattern},
+    event::{Event, Events, Pattern},
     keyed::{Keyed, Leave},
     shared::Shared,
 };
@@ -61,8 +59,7 @@ struct Limiters<K> {
     settings: RateLimitSettings,
     /// For all keys that find no place of their own.
     others: Shared<Limiter>,
-    /// How many calls found no place for their key.
-    homeless: AtomicUsize,
+    homeless: Homeless,
     events: Arc<Events>,
 }
 
@@ -70,7 +67,7 @@ impl<K: Hash + Eq> Limiters<K> {
     fn new(settings: RateLimitSettings) -> Result<Self, ConfigError> {
         let events = Arc::new(Events::keyed(Pattern::RateLimit, settings.own_name()));
         let others = Shared::new(Limiter::new(settings, Arc::clone(&events))?);
-        Ok(Self { keyed: Keyed::new(settings.max_keys), settings, others, homeless: AtomicUsize::new(0), events })
+        Ok(Self { keyed: Keyed::new(settings.max_keys), settings, others, homeless: Homeless::default(), events })
     }
 
     /// The limiter of this key. One that is full, and that nobody uses, is as a new one and may leave.
@@ -83,18 +80,9 @@ impl<K: Hash + Eq> Limiters<K> {
             if limiter.is_unique() && limiter.is_idle() { Leave::Gladly } else { Leave::No }
         };
         self.keyed.get_or_insert(key, make, may_leave).unwrap_or_else(|| {
-            self.homeless();
+            self.homeless.one_more(self.keyed.max_keys(), &self.events);
             self.others.clone()
         })
-    }
-
-    /// A key found no place. Not each of a flood is worth a word.
-    #[cold]
-    fn homeless(&self) {
-        let max_keys = self.keyed.max_keys();
-        if self.homeless.fetch_add(1, Ordering::Relaxed).is_multiple_of(max_keys) {
-            self.events.emit(|| EventKind::KeysExhausted { max_keys });
-        }
     }
 }
 

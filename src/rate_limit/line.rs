@@ -16,7 +16,6 @@ use std::{
     },
     task::{Context, Poll, Wake, Waker},
     thread::{self, ThreadId},
-    time::Duration,
 };
 
 use tokio::{
@@ -82,8 +81,8 @@ pub(super) enum Settled {
 /// What the line asks of a limiter.
 pub(super) trait Gate: Send + Sync + 'static {
     fn line(&self) -> &Line;
-    /// Somebody has left the line, after so long.
-    fn waited(&self, waited: Duration);
+    /// Somebody has left the line, who joined it then.
+    fn waited(&self, since: Instant);
     /// Takes so many units, or says how long to wait, or [`u64::MAX`] when there are never so many at once.
     fn take(&self, now: Instant, cost: u64) -> Result<(), u64>;
     /// Whether there are ever so many units at once.

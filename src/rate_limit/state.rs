@@ -331,8 +331,8 @@ impl Gate for Limiter {
         &self.line
     }
 
-    fn waited(&self, waited: Duration) {
-        self.events.waited(waited);
+    fn waited(&self, since: Instant) {
+        self.events.waited(|| time::now().saturating_since(since));
     }
 
     fn take(&self, now: Instant, cost: u64) -> Result<(), u64> {

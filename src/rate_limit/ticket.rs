@@ -49,7 +49,7 @@ impl<G: Gate> Ticket<G> {
 
 impl<G: Gate> Drop for Ticket<G> {
     fn drop(&mut self) {
-        self.gate.waited(time::now().saturating_since(self.since));
+        self.gate.waited(self.since);
         if !self.is_told
             && let Some(taken_at) = line::leave(&self.gate, self.number)
         {
