@@ -107,6 +107,8 @@ pub mod budget;
 pub mod deadline;
 pub mod error;
 pub mod event;
+#[cfg(feature = "cache")]
+mod hex;
 #[cfg(any(feature = "circuit-breaker", feature = "rate-limit"))]
 mod keyed;
 pub mod late;

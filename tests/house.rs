@@ -7,12 +7,13 @@ use std::{
 };
 
 /// Words shared by all.
-const CORE: [&str; 14] = [
+const CORE: [&str; 15] = [
     "address",
     "budget",
     "deadline",
     "error",
     "event",
+    "hex",
     "keyed",
     "late",
     "macros",
@@ -87,7 +88,7 @@ const RATE_LIMIT: [&str; 25] = [
     "keyed_waiting",
     "loom_models",
 ];
-const REDIS: [&str; 27] = [
+const REDIS: [&str; 29] = [
     "policy",
     "failure",
     "key",
@@ -97,6 +98,8 @@ const REDIS: [&str; 27] = [
     "source",
     "lane",
     "lanes",
+    "away",
+    "code",
     "told",
     "asker",
     "book",

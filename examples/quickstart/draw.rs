@@ -119,13 +119,7 @@ impl Screen {
             ("most callers waiting at the same time", count(|page| page.most_waiting)),
             ("time spent waiting for nothing", in_vain),
         ];
-        self.line("")?;
-        self.line(&format!("{title} {:>10} {:>10} {:>10}", "alone", "naive", "guarded"))?;
-        self.line(&"-".repeat(WIDTH))?;
-        for (what, [alone, naive, guarded]) in rows {
-            self.line(&format!("{what:<46} {alone:>10} {naive:>10} {guarded:>10}"))?;
-        }
-        self.line(&"-".repeat(WIDTH))
+        self.columns(&title, &rows)
     }
 
     /// Rate, errors and duration as the callers saw them.
@@ -145,6 +139,11 @@ impl Screen {
             ("duration: 95 of 100 (p95)", of(&|red| time(red.duration.p95))),
             ("duration: 99 of 100 (p99)", of(&|red| time(red.duration.p99))),
         ];
+        self.columns(&title, &rows)
+    }
+
+    /// One for each of the three ways to call.
+    fn columns(&mut self, title: &str, rows: &[(&str, [String; 3])]) -> io::Result<()> {
         self.line("")?;
         self.line(&format!("{title} {:>10} {:>10} {:>10}", "alone", "naive", "guarded"))?;
         self.line(&"-".repeat(WIDTH))?;

@@ -153,6 +153,7 @@ impl<V> Entry<V> {
 
     /// Nobody is answered with it any more.
     pub fn void(&self) {
+        // No plain store: in the model one is overtaken by an exchange that had read before it.
         self.0.standing.swap(VOID, Ordering::AcqRel);
     }
 

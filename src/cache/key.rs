@@ -1,8 +1,10 @@
 //! Keys that are made of parts.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use sha2::{Digest as _, Sha256};
+
+use crate::hex::push_hex;
 
 /// A key made of a namespace, a version and typed parts, each framed with its type and its length: different parts never make the same key.
 ///
@@ -77,10 +79,7 @@ impl CacheKey {
     #[must_use]
     pub fn hex(&self) -> String {
         let mut hex = String::with_capacity(64);
-        for byte in self.digest() {
-            // Writing to a string does not fail.
-            let _ = write!(hex, "{byte:02x}");
-        }
+        push_hex(&mut hex, &self.digest());
         hex
     }
 

@@ -82,12 +82,9 @@ where
     }
 
     /// The entry of a key that is not gone.
+    /// The entry, unless it was invalidated.
     #[inline]
-    fn find(&self, key: &K) -> Option<Entry<V>> {
-        let entry = self.store.get(key)?;
-        if !entry.is_confirmed() {
-            return None;
-        }
+    fn spared(&self, key: &K, entry: Entry<V>) -> Option<Entry<V>> {
         if !self.marks.spare(&entry) {
             self.store.expire(key, &entry);
             return None;
@@ -97,7 +94,11 @@ where
 
     #[inline]
     pub(super) fn look(&self, key: &K) -> Look<V> {
-        let Some(entry) = self.find(key) else { return self.look_for_aged(key) };
+        let Some(entry) = self.store.get(key) else { return Look::Load(None) };
+        if !entry.is_confirmed() {
+            return self.look_at_aged(entry);
+        }
+        let Some(entry) = self.spared(key, entry) else { return Look::Load(None) };
         let now = time::now();
         match entry.times().life(now, &self.settings, uniform) {
             Life::Fresh => {
@@ -139,12 +140,11 @@ where
     /// What became stale before its time, as far as what is stale is served at all.
     #[cold]
     #[inline(never)]
-    fn look_for_aged(&self, key: &K) -> Look<V> {
+    fn look_at_aged(&self, entry: Entry<V>) -> Look<V> {
         let now = time::now();
-        let aged = self.store.get(key).filter(|entry| entry.is_aged() && self.marks.spare(entry));
-        let Some(entry) = aged.filter(|entry| entry.times().is_servable(now, &self.settings)) else {
+        if !entry.is_aged() || !self.marks.spare(&entry) || !entry.times().is_servable(now, &self.settings) {
             return Look::Load(None);
-        };
+        }
         let stale = |why| CacheStatus::Stale { stale_for: entry.times().stale_for(now), why };
         if self.max_stale().is_zero() {
             Look::Load(None)
@@ -161,7 +161,8 @@ where
 
     /// What is in the store and fresh.
     pub(super) fn peek(&self, key: &K) -> Option<Entry<V>> {
-        let entry = self.find(key)?;
+        let entry = self.store.get(key).filter(Entry::is_confirmed)?;
+        let entry = self.spared(key, entry)?;
         (time::now() < entry.times().fresh_until).then_some(entry)
     }
 

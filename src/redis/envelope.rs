@@ -43,7 +43,7 @@ pub enum Opened<'a> {
 
 const MAGIC: [u8; 2] = [0xB7, 0x7E];
 const VERSION: u8 = 1;
-const VALUE: u8 = 0;
+pub(super) const VALUE: u8 = 0;
 const GRAVE: u8 = 1;
 
 /// The magic, the version and the stamp: what the scripts in Redis compare.

@@ -9,9 +9,11 @@ use std::{
     time::Duration,
 };
 
-use deadpool_redis::redis::{FromRedisValue, Script};
+use deadpool_redis::redis::FromRedisValue;
 
 use super::{
+    away::Away,
+    code::Code,
     codec::Codec,
     envelope::{self, FRONT, Stamp},
     failure::RedisFailure,
@@ -31,7 +33,7 @@ const CODE: &str = include_str!("far.lua");
 
 pub(super) struct Far<V, C> {
     pub(super) lanes: Lanes,
-    pub(super) script: Script,
+    pub(super) code: Arc<Code>,
     pub(super) codec: C,
     pub(super) settings: RedisStoreSettings,
     pub(super) names: Names,
@@ -42,8 +44,7 @@ pub(super) struct Far<V, C> {
     next: AtomicU64,
     pub(super) events: Events,
     pub(super) counts: Counts,
-    /// Whether the last question had no answer.
-    is_away: AtomicBool,
+    away: Away,
     value: PhantomData<fn() -> V>,
 }
 
@@ -79,7 +80,7 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Far<V, C> {
         let publishes = settings.invalidation == Invalidation::PubSub;
         Ok(Self {
             lanes: lanes.clone(),
-            script: Script::new(CODE),
+            code: Arc::new(Code::new(CODE)),
             codec,
             settings,
             names,
@@ -88,7 +89,7 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Far<V, C> {
             next: AtomicU64::new(1),
             events: Events::named(Pattern::Cache, settings.name),
             counts: Counts::default(),
-            is_away: AtomicBool::new(false),
+            away: Away::default(),
             value: PhantomData,
         })
     }
@@ -98,7 +99,7 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Far<V, C> {
     }
 
     pub(super) fn is_away(&self) -> bool {
-        self.is_away.load(Ordering::Relaxed)
+        self.away.is()
     }
 
     /// Of the write that is decided on now.
@@ -110,33 +111,27 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Far<V, C> {
     pub(super) async fn mark(&self, name: String) -> Result<(), RedisFailure> {
         // As long as anything may be there that it is about.
         let life = self.settings.max_life.saturating_add(self.settings.longest_load);
-        let mut call = self.script.prepare_invoke();
-        call.key(&name).arg("mark").arg(millis(life)).arg(&self.channel).arg(message(self.origin, &name));
+        let message = message(self.origin, &name);
+        let mut call = self.code.call([name].into_iter());
+        call.arg("mark").arg(millis(life)).arg(&self.channel).arg(message);
         self.ask::<u8>(&call).await.map(drop)
     }
 
     pub(super) async fn ask<T: FromRedisValue + Send>(&self, question: &impl Question<T>) -> Result<T, RedisFailure> {
         let result = self.lanes.run(question).await;
         match &result {
-            Ok(_) => self.switch(true),
+            Ok(_) => self.away.set(false, &self.events),
             Err(failure) => {
                 self.counts.errors.one();
                 if !matches!(failure, RedisFailure::Away(_)) {
                     self.events.emit(|| EventKind::StoreFailed { why: failure.as_str() });
                 }
                 if *failure != RedisFailure::Answered {
-                    self.switch(false);
+                    self.away.set(true, &self.events);
                 }
             }
         }
         result
-    }
-
-    fn switch(&self, shared: bool) {
-        let is_away = !shared;
-        if self.is_away() != is_away && self.is_away.swap(is_away, Ordering::Relaxed) != is_away {
-            self.events.emit(|| EventKind::StoreSwitched { shared });
-        }
     }
 }
 
@@ -146,7 +141,7 @@ impl Version {
     }
 
     pub(super) const fn is_of_a_value(&self) -> bool {
-        matches!(self, Self::Of(front) if front[3] == 0)
+        matches!(self, Self::Of(front) if front[3] == envelope::VALUE)
     }
 }
 

@@ -75,7 +75,7 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Far<V, C> {
                 }
                 if let Some(sleep) = time::sleep(pause) {
                     sleep.await;
-                    pause = (pause * 2).min(LAST_LOOK);
+                    pause = pause.saturating_mul(2).min(LAST_LOOK);
                     continue;
                 }
             }
@@ -109,19 +109,16 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Far<V, C> {
         insists: bool,
     ) -> Result<Looked<V>, RedisFailure> {
         let is_cluster = self.lanes.is_cluster();
-        let mut call = self.script.prepare_invoke();
-        call.key(self.names.key(digest)).arg("read");
+        let mut keys = vec![self.names.key(digest)];
+        keys.extend(lease.map(|_| self.names.lease(digest)));
+        // In a cluster it is in another slot.
+        keys.extend((!is_cluster).then(|| self.names.all()));
+        let mut call = self.code.call(keys.into_iter());
+        call.arg("read");
         match lease {
-            Some((single, token)) => {
-                call.key(self.names.lease(digest)).arg(token).arg(millis(single.hold)).arg(u8::from(insists));
-            }
-            None => {
-                call.arg("");
-            }
-        }
-        if !is_cluster {
-            call.key(self.names.all());
-        }
+            Some((single, token)) => call.arg(token).arg(millis(single.hold)).arg(u8::from(insists)),
+            None => call.arg(""),
+        };
         let (bytes, at, all, has_lease): (Vec<u8>, u64, Vec<u8>, u8) = self.ask(&call).await?;
         let known = time::now();
         let mut looked = Looked {
@@ -206,11 +203,11 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Far<V, C> {
 impl<V, C: Codec<V>> Drop for Lease<V, C> {
     fn drop(&mut self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let (lanes, script) = (self.far.lanes.clone(), self.far.script.clone());
+        let (lanes, code) = (self.far.lanes.clone(), Arc::clone(&self.far.code));
         let (name, token) = (self.far.names.lease(&self.digest), std::mem::take(&mut self.token));
         runtime.spawn(async move {
-            let mut call = script.prepare_invoke();
-            call.key(name).arg("release").arg(token);
+            let mut call = code.call([name].into_iter());
+            call.arg("release").arg(token);
             // One that is not given back ends by itself.
             let _: Result<u8, _> = lanes.run(&call).await;
         });

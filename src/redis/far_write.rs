@@ -58,10 +58,14 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Far<V, C> {
         let longest = self.settings.max_life;
         let ttl = ttl.min(longest);
         let name = self.names.key(digest);
-        let mut call = self.script.prepare_invoke();
-        call.key(&name).arg("write").arg(&envelope::front(false, stamp)[..]).arg(version).arg(at);
-        call.arg(micros(since)).arg(micros(cost)).arg(micros(ttl)).arg(micros(max_stale.min(longest - ttl)));
-        call.arg(back).arg(&self.channel).arg(message(self.origin, &name));
+        let message = message(self.origin, &name);
+        let mut call = self.code.call([name].into_iter());
+        call.arg("write").arg(&envelope::front(false, stamp)[..]).arg(version).arg(at);
+        call.arg(micros(since))
+            .arg(micros(cost))
+            .arg(micros(ttl))
+            .arg(micros(max_stale.min(longest.saturating_sub(ttl))));
+        call.arg(back).arg(&self.channel).arg(message);
         let written: u8 = self.ask(&call).await?;
         if written != 0 { &self.counts.writes } else { &self.counts.refused }.one();
         Ok(())
@@ -70,9 +74,10 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Far<V, C> {
     /// Leaves a grave, so that who is loading does not store what there was before.
     pub(super) async fn forget(&self, digest: &Digest, stamp: Stamp) -> Result<(), BoxError> {
         let name = self.names.key(digest);
-        let mut call = self.script.prepare_invoke();
-        call.key(&name).arg("forget").arg(&envelope::front(true, stamp)[..]);
-        call.arg(millis(self.settings.longest_load)).arg(&self.channel).arg(message(self.origin, &name));
+        let message = message(self.origin, &name);
+        let mut call = self.code.call([name].into_iter());
+        call.arg("forget").arg(&envelope::front(true, stamp)[..]);
+        call.arg(millis(self.settings.longest_load)).arg(&self.channel).arg(message);
         self.ask::<u8>(&call).await?;
         Ok(())
     }

@@ -4,6 +4,8 @@ use std::{fmt, fmt::Write};
 
 use sha2::{Digest, Sha256};
 
+use crate::hex::push_hex;
+
 /// What a key says of itself, at most: of what is longer only a hash is sent and kept.
 const LONGEST: usize = 200;
 
@@ -24,9 +26,7 @@ pub(super) fn write_tag(out: &mut String, key: &impl fmt::Display) {
             out.truncate(start - 1);
             // No other key begins with it.
             out.push('#');
-            for byte in hash.finalize() {
-                let _ = write!(out, "{byte:02x}");
-            }
+            push_hex(out, &hash.finalize());
         }
     }
     out.push('}');

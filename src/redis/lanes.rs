@@ -11,8 +11,8 @@ use std::{
 use deadpool_redis::{
     Manager, Pool, Runtime, cluster,
     redis::{
-        AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, RedisResult, ScriptInvocation, ServerErrorKind,
-        Value, cluster::ClusterClientBuilder,
+        AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, RedisResult, ServerErrorKind,
+        cluster::ClusterClientBuilder,
     },
     sentinel,
 };
@@ -56,30 +56,6 @@ pub(super) trait Question<T>: Sync {
 impl<T: FromRedisValue> Question<T> for Cmd {
     async fn ask(&self, mut lane: source::Shared) -> RedisResult<T> {
         self.query_async(&mut lane).await
-    }
-}
-
-impl<T: FromRedisValue + Send> Question<T> for ScriptInvocation<'_> {
-    async fn ask(&self, mut lane: source::Shared) -> RedisResult<T> {
-        self.invoke_async(&mut lane).await
-    }
-}
-
-/// A script by its hash, and how it is made known where it is not: what is not known has not run.
-pub(super) struct ByHash<'a> {
-    pub(super) call: Cmd,
-    pub(super) load: &'a Cmd,
-}
-
-impl<T: FromRedisValue + Send> Question<T> for ByHash<'_> {
-    async fn ask(&self, mut lane: source::Shared) -> RedisResult<T> {
-        match self.call.query_async(&mut lane).await {
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                self.load.query_async::<Value>(&mut lane).await?;
-                self.call.query_async(&mut lane).await
-            }
-            result => result,
-        }
     }
 }
 

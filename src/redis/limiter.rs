@@ -62,7 +62,7 @@ impl<K: Key> Limiter<K> {
             of_all: self.all.as_ref().zip(of_all).map(|(all, batch)| all.hold(Everyone, cost, Some(batch))),
         };
         // What was refused still is, but without Redis the policy decides.
-        if !asker.is_away()
+        if !asker.away.is()
             && let Some(rejected) = self.known(key, cost, &paid)
         {
             return Taken::Now(asker.refuse(rejected));
@@ -122,7 +122,7 @@ impl<K: Key> Limiter<K> {
 
     fn decide_alone(&self, key: &K, cost: u64, paid: Paid<K>) -> Result<(), Rejected> {
         let asker = &self.own.asker;
-        asker.switch(false);
+        asker.away.set(true, &asker.events);
         let verdict = match (&self.local, self.unavailable) {
             (Some(local), _) => local.try_acquire(key, cost),
             (None, Unavailable::Closed) => asker.refuse(Rejected::new(asker.events.name(), Reason::LimitUnknown)),

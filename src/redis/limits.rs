@@ -93,7 +93,7 @@ impl<K: Hash + Eq + Clone + fmt::Display> RedisLimits<K> {
     /// Whether calls are decided without Redis, as of the last one.
     #[must_use]
     pub fn is_away(&self) -> bool {
-        self.limiter.own.asker.is_away()
+        self.limiter.own.asker.away.is()
     }
 }
 
@@ -118,7 +118,7 @@ impl<K: Hash + Eq + Clone + fmt::Display + Send + Sync + 'static> LimitStore<K> 
     /// What Redis said last of this key, for ten seconds and of at most 16,384 keys; without Redis what the limiter in this process says.
     fn decisions(&self, key: &K) -> Option<Decisions> {
         let Limiter { own, all, local, .. } = &*self.limiter;
-        if own.asker.is_away() {
+        if own.asker.away.is() {
             return local.as_ref().and_then(|local| LimitStore::decisions(local, key));
         }
         let of_all = all.as_ref().and_then(|all| all.decisions(&Everyone));

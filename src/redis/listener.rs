@@ -61,7 +61,7 @@ impl Listener {
                 return;
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LAST_PAUSE);
+            pause = pause.saturating_mul(2).min(LAST_PAUSE);
         }
     }
 

@@ -217,8 +217,10 @@
 //! When a lane is to be made outside a tokio runtime.
 
 mod asker;
+mod away;
 mod behind;
 mod book;
+mod code;
 mod codec;
 mod envelope;
 mod failure;

@@ -1,8 +1,8 @@
 //! What a cache's keys are called in Redis, and what a name that was heard means.
 
-use std::fmt::Write as _;
-
 use sha2::{Digest as _, Sha256};
+
+use crate::hex::push_hex;
 
 /// The SHA-256 of a key or a tag.
 pub(super) type Digest = [u8; 32];
@@ -84,10 +84,7 @@ pub(super) fn from_others(origin: u64, message: &[u8]) -> Option<&[u8]> {
 
 fn hex(digest: &Digest) -> String {
     let mut hex = String::with_capacity(64);
-    for byte in digest {
-        // Writing to a string does not fail.
-        let _ = write!(hex, "{byte:02x}");
-    }
+    push_hex(&mut hex, digest);
     hex
 }
 

@@ -1,6 +1,6 @@
 //! Inspect, control, and use without tower.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use super::{
     future::ResponseFuture,
@@ -12,7 +12,7 @@ use crate::{address::Home, error::CanReject, event::Event};
 /// A time-out to look at, to change, and to use without tower. Clones are handles of the same one.
 ///
 /// See the [module docs](crate::timeout).
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct TimeoutHandle {
     pub(super) shared: Home<Shared>,
 }
@@ -53,5 +53,11 @@ impl TimeoutHandle {
         E: CanReject,
     {
         ResponseFuture::called(future, self.shared.limit(), self.shared.link())
+    }
+}
+
+impl fmt::Debug for TimeoutHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TimeoutHandle").field("limit", &self.limit()).field("shared", &self.shared).finish()
     }
 }

@@ -118,6 +118,9 @@ impl Timer {
         armed.alarm().reason == Reason::TimedOut && armed.alarm().own <= time::now()
     }
 }
+
+// ===== impl Armed =====
+
 impl Armed {
     #[inline]
     fn new(sleep: Option<Sleep>, own: Instant, reason: Reason, shared: Link<Shared>) -> Self {

@@ -171,6 +171,19 @@ async fn every_key_has_a_ttl_and_no_entry_lives_longer_than_the_longest() {
 }
 
 #[tokio::test]
+async fn an_invalidation_is_remembered_for_as_long_as_a_load_may_take() {
+    let server = Server::start().await;
+    let settings = STORE.max_life(Duration::from_secs(1_000)).longest_load(Duration::from_secs(2_000));
+    let node = Node::new(CACHE, store(&lanes(&server.url(), PATIENT), settings), &Dependency::new());
+    node.cache.invalidate(&key("a")).await.unwrap();
+    node.cache.invalidate_tag("every").await.unwrap();
+    let [tag] = &server.ask::<Vec<String>>("KEYS", "*:tag:*").await[..] else { panic!("there is one mark") };
+    let (entry, tag) = (server.ask::<i64>("PTTL", name("a")).await, server.ask::<i64>("PTTL", tag).await);
+    assert!((1_000_001..=2_000_000).contains(&entry), "{entry}");
+    assert!((2_000_001..=3_000_000).contains(&tag), "{tag}");
+}
+
+#[tokio::test]
 async fn an_invalidation_holds_for_all() {
     let server = Server::start().await;
     let (one, other) = fleet(&server);

@@ -270,7 +270,7 @@ fn apart(mut one: impl FnMut(u64), mut other: impl FnMut(u64)) -> f64 {
     };
     let mut pair = |n: u32| {
         // Neither is always the first.
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             let one = ns(&mut one);
             one - ns(&mut other)
         } else {
