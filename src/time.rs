@@ -3,9 +3,15 @@
 //! Everything else takes `now`. The clock is tokio's, so that `tokio::time::pause()` drives every layer; with the feature `quanta` it is
 //! the time stamp counter, which is faster and which paused time does not drive.
 
+#[cfg(feature = "timeout")]
+mod alarm;
+
 use std::{pin::Pin, sync::OnceLock, time::Duration};
 
 use tokio::time::Sleep;
+
+#[cfg(feature = "timeout")]
+pub(crate) use alarm::Alarm;
 
 /// A point in time that fits an atomic: nanoseconds since 146 years before the first reading.
 ///
@@ -139,14 +145,8 @@ pub(crate) fn sleep(wait: Duration) -> Option<Pin<Box<Sleep>>> {
 
 /// As [`sleep`], until an instant after the present one, without a reading of its own.
 pub(crate) fn sleep_until(at: Instant, now: Instant) -> Option<Pin<Box<Sleep>>> {
-    with_sleep_until(at, now, Box::pin)
-}
-
-/// As [`sleep_until`], for who has a box already, or more to put into one.
-#[inline]
-pub(crate) fn with_sleep_until<T>(at: Instant, now: Instant, with: impl FnOnce(Sleep) -> T) -> Option<T> {
     let at = in_tokios_time(at, now).ok_or_else(|| at.saturating_since(now));
-    timer(|| with(at.map_or_else(tokio::time::sleep, tokio::time::sleep_until)))
+    timer(|| Box::pin(at.map_or_else(tokio::time::sleep, tokio::time::sleep_until)))
 }
 
 #[cfg(not(feature = "quanta"))]

@@ -91,9 +91,7 @@ impl Span {
         if self.at != Instant::NEVER {
             AT.set(outer.at.min(self.at));
         }
-        if self.within != UNLIMITED {
-            WITHIN.set(outer.within.min(self.within));
-        }
+        WITHIN.set(outer.within.min(self.within));
         Entered { own: self, outer: Restore(outer) }
     }
 

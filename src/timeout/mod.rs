@@ -80,7 +80,10 @@
 //! # What it costs
 //!
 //! Nothing is allocated until a poll is pending, and no clock read but for a caller's deadline that is an instant already. A call that is pending
-//! reads the clock and makes its timer, in a box that each thread keeps for its next call.
+//! reads the clock and sets its timer. Each thread keeps the timers of its last calls for the next, sixteen at most, registered where they are:
+//! to put one off takes no lock of the runtime's, and most calls are over long before their limit. So a timer that nobody takes goes off for
+//! nothing once, at a limit of up to a minute, and until then keeps the waker of its last call; under paused time it is one more instant at which an idle runtime arrives.
+//! What all of this comes to, beside tower's: `cargo bench -p buttress-peers --bench timeout`.
 //!
 //! # Events and metrics
 //!

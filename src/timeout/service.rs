@@ -107,8 +107,9 @@ where
                 None => return ResponseFuture::refused(refuse(&self.shared.events, Reason::TimedOut)),
             }
         }
-        let inner = self.inner.call(request);
-        ResponseFuture::called(inner, limit, self.shared.link())
+        // First, so that the inner future need not be kept anywhere in between.
+        let shared = self.shared.link();
+        ResponseFuture::called(self.inner.call(request), limit, shared)
     }
 }
 

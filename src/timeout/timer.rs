@@ -8,14 +8,13 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tokio::time::Sleep;
 
 use super::state::Shared;
 use crate::{
     address::{Address, Kept, Link},
     deadline::{self, Entered},
     error::Reason,
-    time::{self, Instant, Now},
+    time::{self, Alarm, Instant, Now},
 };
 
 /// Each variant has one thing to drop at most, and the usual one has none: so the drop is small enough to be inlined.
@@ -33,26 +32,32 @@ pub(super) enum Own {
 }
 
 /// A box that is there until the drop, which takes it. So there is nothing else to drop, and the compiler need not look for it on the way of every call.
-pub(super) struct Armed(ManuallyDrop<Option<Pin<Box<Alarm>>>>);
+pub(super) struct Armed(ManuallyDrop<Option<Pin<Box<Watch>>>>);
 
 pin_project! {
-    struct Alarm {
-        // `None` if the limit and the deadline are too far away, or nobody could wake the caller.
+    struct Watch {
+        // Not set if the limit and the deadline are too far away.
         #[pin]
-        sleep: Option<Sleep>,
+        alarm: Alarm,
         // The limit, which is an instant now: the deadline of what is inside.
         own: Instant,
         // Why the call is over when the time is.
         reason: Reason,
         // `None` in a spare box.
         shared: Option<Link<Shared>>,
+        // In a spare box: those below it, and how many there are with it.
+        below: Option<Pin<Box<Watch>>>,
+        spares: u8,
     }
 }
 
 thread_local! {
-    /// The box of the last alarm, for the next: most calls that wait do so one after the other.
-    static SPARE: Cell<Option<Pin<Box<Alarm>>>> = const { Cell::new(None) };
+    /// The boxes of the last calls, for the next.
+    static SPARES: Cell<Option<Pin<Box<Watch>>>> = const { Cell::new(None) };
 }
+
+/// A thread keeps so many: of the calls that begin and end there in any order, most find one.
+const MAX_SPARES: u8 = 16;
 
 impl Timer {
     #[inline]
@@ -68,7 +73,7 @@ impl Timer {
     pub(super) fn own(&self) -> Own {
         match self {
             Self::Unarmed(limit, _) | Self::UnarmedKept(limit, _) => Own::Within(*limit),
-            Self::Armed(armed) => Own::Until(armed.alarm().own),
+            Self::Armed(armed) => Own::Until(armed.watch().own),
         }
     }
 
@@ -77,7 +82,7 @@ impl Timer {
         match self {
             Self::Unarmed(_, shared) => Link::Address(*shared),
             Self::UnarmedKept(_, shared) => Link::Kept(shared.clone()),
-            Self::Armed(armed) => armed.alarm().shared.clone().expect("only a spare box has none"),
+            Self::Armed(armed) => armed.watch().shared.clone().expect("only a spare box has none"),
         }
     }
 
@@ -90,16 +95,17 @@ impl Timer {
         let deadline = deadline::current(&mut now);
         let (until, reason) =
             if own <= deadline { (own, Reason::TimedOut) } else { (deadline, Reason::DeadlineExceeded) };
-        let armed = |sleep| Armed::new(sleep, own, reason, self.shared());
-        let sleeping = if until == Instant::NEVER {
-            None
+        let mut watch = Watch::begin(own, reason, self.shared());
+        let alarm = watch.as_mut().project().alarm;
+        if until == Instant::NEVER {
+            alarm.clear();
         } else if until <= now.get() {
             // A timer would come a tick late.
             return Poll::Ready(reason);
         } else {
-            time::with_sleep_until(until, now.get(), |sleep| armed(Some(sleep)))
-        };
-        *self = Self::Armed(sleeping.unwrap_or_else(|| armed(None)));
+            alarm.set(until, now.get());
+        }
+        *self = Self::Armed(Armed(ManuallyDrop::new(Some(watch))));
         self.poll_expired(cx)
     }
 
@@ -115,7 +121,7 @@ impl Timer {
     /// to the outside that is a time-out all the same.
     pub(super) fn has_run_out(&self) -> bool {
         let Self::Armed(armed) = self else { return false };
-        armed.alarm().reason == Reason::TimedOut && armed.alarm().own <= time::now()
+        armed.watch().reason == Reason::TimedOut && armed.watch().own <= time::now()
     }
 }
 
@@ -123,48 +129,63 @@ impl Timer {
 
 impl Armed {
     #[inline]
-    fn new(sleep: Option<Sleep>, own: Instant, reason: Reason, shared: Link<Shared>) -> Self {
-        let shared = Some(shared);
-        let Ok(Some(mut spare)) = SPARE.try_with(Cell::take) else {
-            return Self::in_box(Box::pin(Alarm { sleep, own, reason, shared }));
-        };
-        let mut alarm = spare.as_mut().project();
-        // One by one, so that the timer is moved once.
-        alarm.sleep.set(sleep);
-        *alarm.own = own;
-        *alarm.reason = reason;
-        *alarm.shared = shared;
-        Self::in_box(spare)
-    }
-
-    const fn in_box(alarm: Pin<Box<Alarm>>) -> Self {
-        Self(ManuallyDrop::new(Some(alarm)))
-    }
-
-    #[inline]
-    fn alarm(&self) -> &Alarm {
+    fn watch(&self) -> &Watch {
         self.0.as_ref().expect("it is there until the drop")
     }
 
     #[inline]
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
-        let alarm = self.0.as_mut().expect("it is there until the drop").as_mut().project();
-        match alarm.sleep.as_pin_mut() {
-            Some(sleep) => sleep.poll(cx).map(|()| *alarm.reason),
-            None => Poll::Pending,
-        }
+        let watch = self.0.as_mut().expect("it is there until the drop").as_mut().project();
+        watch.alarm.poll(cx).map(|()| *watch.reason)
     }
 }
 
 impl Drop for Armed {
     #[inline(never)]
     fn drop(&mut self) {
-        let Some(mut spare) = self.0.take() else { return };
-        let mut alarm = spare.as_mut().project();
-        alarm.sleep.set(None);
-        *alarm.shared = None;
-        // At the end of its thread there is no next.
-        let _ = SPARE.try_with(|next| next.set(Some(spare)));
+        if let Some(watch) = self.0.take() {
+            Watch::end(watch);
+        }
+    }
+}
+
+// ===== impl Watch =====
+
+impl Watch {
+    #[inline]
+    fn begin(own: Instant, reason: Reason, shared: Link<Shared>) -> Pin<Box<Self>> {
+        let shared = Some(shared);
+        let Ok(Some(mut spare)) = SPARES.try_with(Cell::take) else {
+            return Box::pin(Self { alarm: Alarm::new(), own, reason, shared, below: None, spares: 0 });
+        };
+        let watch = spare.as_mut().project();
+        *watch.own = own;
+        *watch.reason = reason;
+        *watch.shared = shared;
+        let below = watch.below.take();
+        if below.is_some() {
+            SPARES.set(below);
+        }
+        spare
+    }
+
+    /// At the end of its thread there is no next call, and it goes with the closure.
+    #[inline]
+    fn end(mut ended: Pin<Box<Self>>) {
+        let _ = SPARES.try_with(|spares| {
+            let below = spares.take();
+            let others = below.as_ref().map_or(0, |watch| watch.spares);
+            if others == MAX_SPARES {
+                spares.set(below);
+                return;
+            }
+            let watch = ended.as_mut().project();
+            watch.alarm.let_go();
+            *watch.shared = None;
+            *watch.below = below;
+            *watch.spares = others + 1;
+            spares.set(Some(ended));
+        });
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -368,5 +368,76 @@ fn without_a_runtime_a_call_has_no_limit() {
             Poll::Pending
         })
     }));
-    assert_eq!(futures::executor::block_on(stack.oneshot(7)), Ok(7));
+    assert_eq!(futures::executor::block_on(stack.clone().oneshot(7)), Ok(7));
+    let without_time = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    assert_eq!(without_time.block_on(stack.oneshot(7)), Ok(7));
+}
+
+/// The timers of a thread go from call to call.
+#[tokio::test(start_paused = true)]
+async fn each_call_has_its_own_limit_whatever_the_last_one_had() {
+    let limits = [SECOND, 10 * MS, 3600 * SECOND, Duration::MAX, 30 * SECOND, 5 * SECOND, 31 * SECOND];
+    for (first, then) in limits.into_iter().flat_map(|first| limits.map(|then| (first, then))) {
+        assert_eq!(TimeoutHandle::new(first).run(after(1)).await, Ok(1));
+        let began = Instant::now();
+        let outcome = TimeoutHandle::new(then).run(after(86_400_000)).await;
+        let (expected, ends) =
+            if then == Duration::MAX { (Ok(86_400_000), 86_400 * SECOND) } else { (Err(timed_out()), then) };
+        assert_eq!((outcome, began.elapsed()), (expected, ends), "{then:?} after {first:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_begin_and_end_in_any_order_keep_their_limits() {
+    let mut calls = Vec::new();
+    for n in 0..1000_u32 {
+        // Now fifty, now none are under way beside this one.
+        calls.push(tokio::spawn(async move {
+            sleep(n % 97 * MS).await;
+            let (limit, takes) = ((n % 7 * 20 + 10) * MS, n % 50 * 5);
+            let began = Instant::now();
+            let outcome = TimeoutHandle::new(limit).run(after(takes)).await;
+            let in_time = takes * MS <= limit;
+            assert_eq!(outcome, if in_time { Ok(takes) } else { Err(timed_out()) }, "{takes} under {limit:?}");
+            assert_eq!(began.elapsed(), limit.min(takes * MS));
+        }));
+    }
+    for call in calls {
+        call.await.unwrap();
+    }
+}
+
+#[test]
+fn a_call_in_another_runtime_is_not_timed_by_the_last_one() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let call =
+        |runtime: &tokio::runtime::Runtime, limit, takes| runtime.block_on(TimeoutHandle::new(limit).run(after(takes)));
+    // Nobody drives the first any longer, and then there is no first any longer.
+    let first = runtime();
+    assert_eq!(call(&first, 30 * SECOND, 1), Ok(1));
+    assert_eq!(call(&runtime(), 5 * MS, 60_000), Err(timed_out()));
+    assert_eq!(call(&first, 30 * SECOND, 1), Ok(1));
+    drop(first);
+    assert_eq!(call(&runtime(), 5 * MS, 60_000), Err(timed_out()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_waker_of_a_call_that_is_over_is_kept_for_a_minute_at_most() {
+    struct Counted;
+    impl std::task::Wake for Counted {
+        fn wake(self: Arc<Self>) {}
+    }
+    // One after the other on one thread, so each finds the timer of the last.
+    for (limit, stays) in
+        [(SECOND, true), (60 * SECOND, true), (61 * SECOND, false), (Duration::MAX, false), (SECOND, true)]
+    {
+        let counted = Arc::new(Counted);
+        let mut call = Box::pin(TimeoutHandle::new(limit).run(pending::<Result<(), AppError>>()));
+        let waker = Arc::clone(&counted).into();
+        assert!(call.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        drop((call, waker));
+        assert_eq!(Arc::strong_count(&counted) > 1, stays, "{limit:?}");
+        sleep(limit.min(60 * SECOND) + MS).await;
+        assert_eq!(Arc::strong_count(&counted), 1, "{limit:?}");
+    }
 }
