@@ -2,6 +2,8 @@
 
 use std::{fmt, time::Duration};
 
+use deadpool_redis::redis::{FromRedisValue, Value};
+
 use super::{
     away::Away,
     code::Code,
@@ -44,8 +46,12 @@ impl Asker {
             let (kind, numbers) = limit.arguments(cost);
             call.arg(kind).arg(&numbers[..]);
         }
-        let answer = match self.lanes.run_admitted::<Vec<i64>>(permit, &call).await {
-            Ok(numbers) => Answer::read(&numbers, limits.len()).ok_or(RedisFailure::Answered),
+        let answer = match self.lanes.run_admitted(permit, &call).await {
+            Ok(Value::Int(used)) => Answer::read(&[0, 0, used, used], limits.len()).ok_or(RedisFailure::Answered),
+            Ok(list) => Vec::<i64>::from_redis_value(list)
+                .ok()
+                .and_then(|numbers| Answer::read(&numbers, limits.len()))
+                .ok_or(RedisFailure::Answered),
             Err(failure) => Err(failure),
         };
         match answer {

@@ -1,19 +1,21 @@
 -- All limits of one key, all or nothing. Times are integer microseconds of this server's clock.
 -- ARGV: what to do ("take", "charge" or "refund"), the units, how long ago they were taken, and for each limit its kind and five numbers.
 -- The answer: which limit refuses (0: none), for how long, and for each limit what is used (units, of a bucket time) and when all is back.
--- The most frequent question has a short answer, at half the price: something is taken of one bucket of whole microseconds, and it is there. All else,
--- and all that is odd, goes the long way below.
-if #KEYS == 1 and ARGV[1] == 'take' and ARGV[4] == 'bucket' and ARGV[6] == '0' and ARGV[9] == '0' then
+-- The most frequent question has a short answer, at a third of the price: something is taken of one bucket of whole microseconds, and it is there. Then the
+-- answer is what is used of it, and no list. Numbers are written by `%d`, because what writes a fraction takes as long as a command. All else, and all
+-- that is odd, goes the long way below.
+if ARGV[4] == 'bucket' and ARGV[1] == 'take' and not KEYS[2] and ARGV[6] == '0' and ARGV[9] == '0' then
   local value = redis.pcall('GET', KEYS[1])
-  local us = value == false and 0 or type(value) == 'string' and string.find(value, '^%d+$') and tonumber(value)
+  local us = not value and 0 or type(value) == 'string' and tonumber(value)
   if us then
     local clock = redis.call('TIME')
     local now = clock[1] * 1000000 + clock[2]
     if us < now then us = now end
     local used = us + ARGV[5] - now
     if used > 0 and used <= tonumber(ARGV[8]) then
-      redis.call('SET', KEYS[1], string.format('%.0f', us + ARGV[5]), 'PX', math.ceil((used + 1) / 1000) + 1)
-      return { 0, 0, used, used }
+      local int = string.format
+      redis.call('SET', KEYS[1], int('%d', now + used), 'PX', int('%d', used / 1000 + 2))
+      return used
     end
   end
 end

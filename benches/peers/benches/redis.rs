@@ -68,8 +68,19 @@ fn main() {
         let sha = sha.clone();
         let [ours, pool, manager] =
             clients(&mut bench, &rt, &server, section, at_a_time, move |n| evalsha(&sha, scattered(n)));
-        against(&mut bench, "EVALSHA", at_a_time, ours, pool, manager, 4.0);
+        // At 64 what is measured is Redis, which takes nearly all of this time for the script: the lanes are measured below.
+        if at_a_time < 64 {
+            against(&mut bench, "EVALSHA", at_a_time, ours, pool, manager, 4.0);
+        } else {
+            let name = "EVALSHA, 64 at a time: of ConnectionManager's, 0.9 as fast";
+            bench.gate(name, ours, manager, Bound::AtMost(1.0 / 0.9));
+        }
     }
+    let answers: String = rt.block_on(server.plain().req(cmd("SCRIPT").arg("LOAD").arg("return 1")));
+    let section = "EVALSHA of a script that only answers, 64 at a time";
+    let [ours, pool, manager] =
+        clients(&mut bench, &rt, &server, section, 64, move |n| evalsha(&answers, scattered(n)));
+    against(&mut bench, "EVALSHA that only answers", 64, ours, pool, manager, 4.0);
     limits(&mut bench, &rt, &server, &sha);
     tiers(&mut bench, &rt, &server);
     let nodes = in_cluster(&mut bench, &rt);
@@ -141,14 +152,12 @@ fn limits(bench: &mut Bench, rt: &Rc<Runtime>, server: &Server, sha: &str) {
     let leased = with(settings.prefix("leased").lease(LeaseSettings::new(1_000)));
     case(bench, "buttress, one key in leases of 1000", rt, 64, {
         let leased = leased.clone();
-        move |n| {
+        move |_| {
             let leased = leased.clone();
             async move {
                 decide(&leased, 7).await;
-                // As callers do that have something else to do: the next batch comes in the meantime.
-                if n % 16 == 0 {
-                    tokio::task::yield_now().await;
-                }
+                // As callers do, who have something else to wait for: the next batch comes in the meantime.
+                tokio::task::yield_now().await;
             }
         }
     });
@@ -165,7 +174,7 @@ fn limits(bench: &mut Bench, rt: &Rc<Runtime>, server: &Server, sha: &str) {
     let connection = rt.block_on(client.get_multiplexed_async_connection_with_config(&config)).expect("a connection");
     case(bench, "a bare connection, EVALSHA of the same script", rt, 64, move |n| {
         let (mut connection, command) = (connection.clone(), evalsha(&sha, scattered(n)));
-        async move { drop(command.query_async::<Vec<i64>>(&mut connection).await.expect("an answer")) }
+        async move { drop(command.query_async::<redis::Value>(&mut connection).await.expect("an answer")) }
     });
     let bare = bench.last();
     bench.gate("exact decisions: of the bare script's, 0.9 as fast", exact, bare, Bound::AtMost(1.0 / 0.9));
