@@ -1,7 +1,7 @@
 -- All limits of one key, all or nothing. Times are integer microseconds of this server's clock.
 -- ARGV: what to do ("take", "charge" or "refund"), the units, how long ago they were taken, and for each limit its kind and five numbers.
 -- The answer: which limit refuses (0: none), for how long, and for each limit what is used (units, of a bucket time) and when all is back.
--- The most frequent question has a short answer, at a third of the price: something is taken of one bucket of whole microseconds, and it is there. Then the
+-- The most frequent question has a short answer, at half the price: something is taken of one bucket of whole microseconds, and it is there. Then the
 -- answer is what is used of it, and no list. Numbers are written by `%d`, because what writes a fraction takes as long as a command. All else, and all
 -- that is odd, goes the long way below.
 if ARGV[4] == 'bucket' and ARGV[1] == 'take' and not KEYS[2] and ARGV[6] == '0' and ARGV[9] == '0' then
