@@ -441,3 +441,28 @@ async fn the_waker_of_a_call_that_is_over_is_kept_for_a_minute_at_most() {
         assert_eq!(Arc::strong_count(&counted), 1, "{limit:?}");
     }
 }
+
+/// Calls that move between threads, in real time: each is over, and none by the timer of another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_limit_is_lost_when_calls_move_between_threads() {
+    let tasks: Vec<_> = (0..200_u32)
+        .map(|task| {
+            tokio::spawn(async move {
+                for n in 0..20 {
+                    let limit = if n % 2 == 0 { (1 + (task + n) % 5) * MS } else { 10 * SECOND };
+                    let handle = TimeoutHandle::new(limit);
+                    if n % 2 == 0 {
+                        assert_eq!(handle.run(pending::<Result<u32, AppError>>()).await, Err(timed_out()));
+                    } else {
+                        assert_eq!(handle.run(after(1)).await, Ok(1));
+                    }
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        let is_over = tokio::time::timeout(60 * SECOND, task).await;
+        is_over.expect("a call has lost its limit").unwrap();
+    }
+}
