@@ -118,7 +118,7 @@ pub mod outcome;
 mod random;
 mod shared;
 mod sync;
-#[cfg(any(feature = "red", feature = "retry"))]
+#[cfg(any(feature = "cache", feature = "red", feature = "retry"))]
 mod thread_slot;
 mod time;
 

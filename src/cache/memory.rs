@@ -78,7 +78,8 @@ impl<K: Hash + Eq, V> MemoryStore<K, V> {
         settings.room.check()?;
         let Room { entries, bytes } = settings.room;
         let by_bytes = usize::try_from(bytes / SHARD_BYTES).unwrap_or(MOST_SHARDS);
-        let shards = (entries / SHARD_ENTRIES).min(by_bytes).clamp(1, MOST_SHARDS);
+        // A power of two, because a division would cost as much as a third of a look.
+        let shards = 1 << (entries / SHARD_ENTRIES).min(by_bytes).clamp(1, MOST_SHARDS).ilog2();
         let shard = |index| Part {
             // The rooms add up to the whole.
             room: Room {
@@ -112,7 +113,7 @@ impl<K: Hash + Eq, V> MemoryStore<K, V> {
     /// The map goes by the lowest and the highest bits; the shard by those between.
     #[inline]
     fn part(&self, hash: u64) -> &Part<K, V> {
-        &self.shards[(hash >> 32) as usize % self.shards.len()]
+        &self.shards[(hash >> 32) as usize & (self.shards.len() - 1)]
     }
 }
 

