@@ -10,10 +10,7 @@ use std::{
 
 use deadpool_redis::{
     Manager, Pool, Runtime, cluster,
-    redis::{
-        AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, RedisResult, ServerErrorKind,
-        cluster::ClusterClientBuilder,
-    },
+    redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisResult, cluster::ClusterClientBuilder},
     sentinel,
 };
 
@@ -108,7 +105,7 @@ impl Lanes {
         settings: LaneSettings,
     ) -> Result<Self, ConfigError> {
         let urls: Vec<String> = urls.into_iter().map(|url| url.as_ref().to_owned()).collect();
-        // redis-rs would also send again what may have been executed; what was not, because its slot has moved, is sent again here.
+        // redis-rs would also send again what may have been executed; what was not, because its slot has moved or is about to, is sent again here.
         let listened = urls.iter().map(|url| source::resp3(url)).collect::<Result<Vec<_>, _>>()?.concat();
         let client = ClusterClientBuilder::new(urls)
             .retries(0)
@@ -216,14 +213,12 @@ impl Lanes {
         let asked = tokio::time::timeout(settings.deadline, async {
             let lane = used.insert(slot.lane(source, settings.connect_timeout).await?);
             let mut result = operation.ask(lane.connection.clone()).await;
+            let mut sent = None;
             for _ in 0..MOST_MOVES {
-                match &result {
-                    // Not executed, and the lane knows by now where the slot is.
-                    Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::Moved) => {
-                        result = operation.ask(lane.connection.clone()).await;
-                    }
-                    _ => break,
-                }
+                let asked = sent.as_ref().unwrap_or(&lane.connection);
+                let Some(instead) = result.as_ref().err().and_then(|error| asked.instead(error)) else { break };
+                result = operation.ask(instead.clone()).await;
+                sent = Some(instead);
             }
             result.map_err(|error| {
                 let (failure, is) = RedisFailure::of(&error);

@@ -93,7 +93,7 @@
 //! a server that hung goes on where it was; only when a probe of the breaker is not answered either is the next one sent on a new connection.
 //!
 //! Every operation has one [`deadline`](LaneSettings::deadline), which includes the connection that it may have to wait for, and one breaker around all of them.
-//! Nothing is tried twice, except a script that Redis says it does not know, or a question whose slot has moved, which have not run.
+//! Nothing is tried twice, except a script that Redis says it does not know, or a question whose slot has moved or is about to, which have not run.
 //!
 //! Lanes come from a URL, from a pool, from a pool over Sentinel, or from the URLs or a pool of a cluster. A lane is taken out of the pool for good, so the pool's own places stay for those who need a connection of their own, to
 //! block or to subscribe: [`Lanes::pool`].
@@ -106,9 +106,9 @@
 //! | limits of all keys in the same script | yes | yes | refused when it is built |
 //! | limits of all keys in leases | yes | yes | yes |
 //! | a master that dies | | the next lane leads to the new one | the calls of its slots are decided by the policy until its replica goes on |
-//! | a slot that has moved | | | is followed |
+//! | a slot that has moved, or is on its way | | | is followed to the node that is named |
 //!
-//! A replica that goes on knows what it had heard of: what was paid in the last moments before may be paid again. While a slot is on its way to another node, its keys are decided by the policy. Give
+//! A replica that goes on knows what it had heard of: what was paid in the last moments before may be paid again. While a slot is on its way to another node, a call of several keys, some of which have arrived, is decided by the policy. Give
 //! [`try_from_cluster_urls`](Lanes::try_from_cluster_urls) several nodes, because a lane that is made while the only one is down is not made.
 //!
 //! # Limits

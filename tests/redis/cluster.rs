@@ -7,7 +7,7 @@ use std::{
 };
 
 use buttress::{
-    EventKind,
+    EventKind, Reason,
     rate_limit::{Quota, RateLimitSettings as Settings},
     redis::{Lanes, LeaseSettings, RedisLimitSettings, RedisLimits, Unavailable},
 };
@@ -89,6 +89,60 @@ async fn a_slot_that_has_moved_is_followed() {
     assert_eq!(admitted(&limits, "user", 7).await, 5);
     assert!(!failed.load(Ordering::Relaxed));
     assert_eq!(cluster.master_of("moved:{.user}:0:counter:five").await.0, to);
+}
+
+/// A slot on its way from one master to another: what has arrived is asked for there, what has not, where it was.
+#[tokio::test]
+async fn a_slot_that_is_about_to_move_is_asked_for_where_it_is_going() {
+    let cluster = cluster().await;
+    let lanes = Lanes::try_from_cluster_urls(cluster.urls(), PATIENT.lanes(1)).unwrap();
+    let pair = FIVE.and(Settings::token_bucket(Quota::new(4, HOUR)).name("four"));
+    let (one, two) = (limits(&lanes, strict("asked", FIVE)), limits(&lanes, strict("asked pair", pair)));
+    let events = Arc::new(AtomicUsize::new(0));
+    for limits in [&one, &two] {
+        let events = Arc::clone(&events);
+        limits.on_event(move |event| {
+            events.fetch_add(usize::from(matches!(event.kind, EventKind::StoreFailed { .. })), Ordering::Relaxed);
+        });
+    }
+    // Of each, two units are taken while the slot is where it was.
+    let key = "mover";
+    assert_eq!((admitted(&one, key, 2).await, admitted(&two, key, 2).await), (2, 2));
+    let (from, slot) = cluster.master_of("asked:{.mover}:0:counter:five").await;
+    let to = cluster.other_master(from).await;
+    let (from_id, to_id) = (cluster.id(from).await, cluster.id(to).await);
+    let set = async |node: usize, what: &str, id: &str| {
+        cluster.nodes[node].ask::<String>("CLUSTER", ("SETSLOT", slot, what, id)).await.unwrap();
+    };
+    // The target knows none of the scripts.
+    cluster.nodes[to].ask::<String>("SCRIPT", "FLUSH").await.unwrap();
+    set(to, "IMPORTING", &from_id).await;
+    set(from, "MIGRATING", &to_id).await;
+    // Nothing has left yet.
+    assert_eq!(admitted(&one, key, 1).await, 1);
+    let names: Vec<String> = cluster.nodes[from].ask("CLUSTER", ("GETKEYSINSLOT", slot, 100)).await.unwrap();
+    let port = cluster.nodes[to].port;
+    let move_key = async |name: &str| {
+        cluster.nodes[from].ask::<String>("MIGRATE", ("127.0.0.1", port, name, 0, 5_000)).await.unwrap();
+    };
+    for name in names.iter().filter(|name| name.starts_with("asked:")) {
+        move_key(name).await;
+    }
+    assert_eq!(admitted(&one, key, 3).await, 2, "three of five were taken before");
+    assert_eq!(events.load(Ordering::Relaxed), 0);
+    // Of two keys of a call one has left: nobody can answer, and nothing is paid.
+    let rest: Vec<_> = names.iter().filter(|name| !name.starts_with("asked:")).collect();
+    assert_eq!(rest.len(), 2, "{names:?}");
+    move_key(rest[0]).await;
+    assert_eq!(take(&two, key, 1).await.unwrap_err().reason(), Reason::LimitUnknown);
+    assert!(events.swap(0, Ordering::Relaxed) > 0, "that is told");
+    move_key(rest[1]).await;
+    assert_eq!(admitted(&two, key, 4).await, 2, "two of four were taken before");
+    set(to, "NODE", &to_id).await;
+    set(from, "NODE", &to_id).await;
+    assert_eq!((admitted(&one, key, 1).await, admitted(&two, key, 1).await), (0, 0));
+    assert_eq!(admitted(&one, "somebody else", 7).await, 5);
+    assert_eq!(events.load(Ordering::Relaxed), 0);
 }
 
 /// redis_rs_2277_stale_connections_after_failover
