@@ -1,9 +1,10 @@
 use std::sync::{Arc, Mutex};
 
 use buttress::{
+    cache::MemoryStore,
     rate_limit::{Quota, RateLimitSettings as Settings},
     redis::{
-        LaneSettings, Lanes, RedisLimits, Unavailable,
+        LaneSettings, Lanes, RedisLimits, TieredStore, Unavailable,
         deadpool_redis::{
             Runtime,
             redis::cmd,
@@ -12,7 +13,15 @@ use buttress::{
     },
 };
 
-use crate::{QUICK, admitted, leases::until, nodes::Watched, secrets::Recorded, take};
+use crate::{
+    QUICK, admitted,
+    cache::{CACHE, Dependency, Node, STORE, key, name, store},
+    leases::until,
+    nodes::Watched,
+    secrets::Recorded,
+    take,
+    tiered::{TIER, listening},
+};
 
 fn lanes(url: String, settings: LaneSettings) -> Lanes {
     let config = Config::from_urls(vec![url], "shop".to_owned(), SentinelServerType::Master);
@@ -60,4 +69,40 @@ async fn lanes_follow_the_master_that_sentinel_names_and_nobody_reads_the_passwo
     assert!(!told.is_empty());
     assert_eq!(recorded.contains("three"), cfg!(feature = "metrics"), "{recorded}");
     assert!(!shown.contains("s3cret") && !shown.contains("wr0ng"), "{shown}");
+}
+
+/// Client tracking, which is per server: who listens goes where the next one is.
+#[tokio::test]
+async fn what_is_near_hears_of_changes_on_the_master_that_comes_after() {
+    let mut watched = Watched::start("s3cret").await;
+    let at = format!("redis://:s3cret@127.0.0.1:{}/", watched.sentinel.port);
+    let servers = [&watched.master, &watched.replica].map(|node| format!("redis://127.0.0.1:{}/", node.port));
+    let lanes = lanes(at, QUICK).try_listening_at(servers).unwrap();
+    let near = MemoryStore::try_new(CACHE).unwrap();
+    let store = TieredStore::try_new(near, store(&lanes, STORE), TIER).unwrap();
+    let node = Node::new(CACHE, store, &Dependency::new());
+    listening(&node).await;
+    until("it is stored", async || node.cache.put(key("a"), b"first".to_vec()).await.is_ok()).await;
+    assert_eq!(node.cache.get(&key("a")).as_deref(), Some(&b"first"[..]));
+    // What somebody else changes is not near any longer.
+    watched.master.ask::<u8>("DEL", name("a")).await.unwrap();
+    until("it is heard of", async || node.cache.get(&key("a")).is_none()).await;
+
+    until("it is stored again", async || node.cache.put(key("a"), b"second".to_vec()).await.is_ok()).await;
+    assert_eq!(node.cache.get(&key("a")).as_deref(), Some(&b"second"[..]));
+    watched.master.until_heard().await;
+    watched.master.kill();
+    until("it ages", async || node.cache.get(&key("a")).is_none()).await;
+    until("the replica is the master", async || watched.replica.says("INFO", "replication", "role:master").await).await;
+    until("it listens there", async || node.cache.store().is_listening()).await;
+    let get = || cmd("GET").arg(name("a")).to_owned();
+    until("the lanes lead there", async || lanes.query::<Vec<u8>>(&get()).await.is_ok()).await;
+    until("it is near again", async || {
+        node.says("a").await;
+        node.cache.get(&key("a")).as_deref() == Some(&b"second"[..])
+    })
+    .await;
+    assert_eq!(node.dependency.calls(), 0, "it was in Redis all the time");
+    watched.replica.ask::<u8>("DEL", name("a")).await.unwrap();
+    until("it is heard of there", async || node.cache.get(&key("a")).is_none()).await;
 }
