@@ -224,7 +224,7 @@ impl Lanes {
                 let (failure, is) = RedisFailure::of(&error);
                 // One to a cluster leads to many nodes, and replaces what breaks of it.
                 if is == LaneIs::Broken && !self.is_cluster() {
-                    slot.drop_lane(lane);
+                    self.replace(slot, lane);
                 }
                 failure
             })
@@ -238,12 +238,19 @@ impl Lanes {
                 // may be gone without a word, and the next probe had better knock anew.
                 let is_unheard = matches!(failure, RedisFailure::TimedOut | RedisFailure::Disconnected);
                 if let (true, Some(lane)) = (is_probe && is_unheard, &used) {
-                    slot.drop_lane(lane);
+                    self.replace(slot, lane);
                 }
                 permit.failure();
             }
         }
         result
+    }
+
+    /// The others lead to the same server, and would tell the next who asks on them that it is gone.
+    fn replace(&self, slot: &Slot, lane: &Lane) {
+        if slot.drop_lane(lane) {
+            self.shared.slots.iter().for_each(Slot::forget);
+        }
     }
 }
 

@@ -70,6 +70,24 @@ async fn a_lane_that_breaks_is_replaced_once_for_all_who_come() {
     assert_eq!(proxy.accepted(), 2);
 }
 
+/// One that idles is not left to fail the first who asks on it.
+#[tokio::test]
+async fn when_one_lane_breaks_the_others_are_replaced_too() {
+    let server = Server::start().await;
+    let proxy = Proxy::before(server.port).await;
+    let lanes = lanes(&proxy.url(), QUICK.lanes(2));
+    let ask = async |times: u32| {
+        let mut failed = 0;
+        for _ in 0..times {
+            failed += u32::from(lanes.query::<Option<String>>(&get("a")).await.is_err());
+        }
+        failed
+    };
+    assert_eq!((ask(512).await, proxy.accepted()), (0, 2));
+    proxy.cut();
+    assert_eq!((ask(512).await, proxy.accepted()), (1, 4));
+}
+
 #[tokio::test]
 async fn a_lane_survives_a_time_out() {
     let server = Server::start().await;
