@@ -36,6 +36,13 @@ pub(super) struct Book<K> {
     leases: Option<(LeaseSettings, Cells<K, Account>)>,
 }
 
+/// A batch that is being fetched. If its task is dropped, as with a runtime, somebody else may fetch one.
+struct Flight<K: Key> {
+    book: Arc<Book<K>>,
+    key: K,
+    has_landed: bool,
+}
+
 /// Units of a key that go back unless they are used.
 pub(super) struct Held<K: Key> {
     book: Arc<Book<K>>,
@@ -87,7 +94,7 @@ impl<K: Key> Book<K> {
     pub(super) fn spend(self: &Arc<Self>, key: &K, cost: u64) -> Option<u64> {
         let (lease, accounts) = self.leases.as_ref()?;
         let now = time::now();
-        let is_idle = |account: &mut Account| account.is_idle();
+        let is_idle = |account: &mut Account| account.is_idle(now);
         let mut spend = |account: &mut Account| account.spend(now, cost, lease.units);
         let Spent { batch, fetches } = accounts.change(key, Account::default, is_idle, &mut spend)?;
         if fetches {
@@ -106,21 +113,24 @@ impl<K: Key> Book<K> {
         let (Ok(permit), Ok(runtime)) = (self.asker.lanes.admit(), tokio::runtime::Handle::try_current()) else {
             return self.account(&key, |account| account.not_fetched(time::now(), lease.life)).unwrap_or_default();
         };
-        let book = Arc::clone(self);
+        let flight = Flight { book: Arc::clone(self), key, has_landed: false };
         runtime.spawn(async move {
             // Before it is paid, so that no unit is spent later than the life of its lease.
             let ends = time::now().saturating_add(lease.life).as_nanos();
-            let answer = book.asker.ask(permit, What::Take, &book.limits, &key, lease.units, Duration::ZERO).await;
-            let heard = answer.map(|answer| book.told.hear(&key, lease.units, answer, time::now()));
+            let Flight { book, key, .. } = &flight;
+            let answer = book.asker.ask(permit, What::Take, &book.limits, key, lease.units, Duration::ZERO).await;
+            let heard = answer.map(|answer| book.told.hear(key, lease.units, answer, time::now()));
             let wait = match heard {
                 Ok(None) => None,
                 Ok(Some(refused)) => Some(refused.wait),
                 Err(_) => Some(lease.life),
             };
+            let (book, key) = flight.land();
+            let now = time::now();
             if let Some(wait) = wait {
-                return book.account(&key, |account| account.not_fetched(time::now(), wait)).unwrap_or_default();
+                return book.account(&key, |account| account.not_fetched(now, wait)).unwrap_or_default();
             }
-            if book.account(&key, |account| account.fetched(lease.units, ends)) != Some(true) {
+            if book.account(&key, |account| account.fetched(now, lease.units, ends)) != Some(true) {
                 return book.tell(What::Refund, &key, lease.units, Duration::ZERO);
             }
             tokio::time::sleep(lease.life).await;
@@ -149,6 +159,21 @@ impl<K: Key> Book<K> {
         runtime.spawn(async move {
             let _ = book.asker.ask(permit, what, &book.limits, &key, units, ago).await;
         });
+    }
+}
+
+impl<K: Key> Flight<K> {
+    fn land(mut self) -> (Arc<Book<K>>, K) {
+        self.has_landed = true;
+        (Arc::clone(&self.book), self.key.clone())
+    }
+}
+
+impl<K: Key> Drop for Flight<K> {
+    fn drop(&mut self) {
+        if !self.has_landed {
+            let _ = self.book.account(&self.key, |account| account.not_fetched(time::now(), Duration::ZERO));
+        }
     }
 }
 

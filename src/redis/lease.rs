@@ -46,6 +46,9 @@ impl LeaseSettings {
     }
 }
 
+/// So long after its end, in nanoseconds, nobody comes any more for what is left of a batch.
+const ABANDONED: u64 = 10_000_000_000;
+
 /// What a key has leased: the batch that is spent, and the one that comes after.
 #[derive(Debug, Default)]
 pub(super) struct Account {
@@ -80,7 +83,7 @@ impl Account {
             batch.ends
         });
         let left = self.left_at(now);
-        let has_room = self.batches.iter().any(|batch| batch.left == 0);
+        let has_room = self.batches.iter().any(|batch| batch.is_free(now));
         let fetches = !self.is_fetching && has_room && left <= units / 2 && now >= self.no_batch_before;
         self.is_fetching |= fetches;
         Spent { batch, fetches }
@@ -106,9 +109,9 @@ impl Account {
     }
 
     /// A batch has come. `false` when there is no place for it.
-    pub(super) fn fetched(&mut self, units: u64, ends: u64) -> bool {
+    pub(super) fn fetched(&mut self, now: time::Instant, units: u64, ends: u64) -> bool {
         self.is_fetching = false;
-        match self.batches.iter_mut().find(|batch| batch.left == 0) {
+        match self.batches.iter_mut().find(|batch| batch.is_free(now.as_nanos())) {
             Some(batch) => {
                 *batch = Batch { left: units, ends };
                 true
@@ -128,8 +131,15 @@ impl Account {
         ended.map(|batch| std::mem::take(batch).left).sum()
     }
 
-    pub(super) fn is_idle(&self) -> bool {
-        !self.is_fetching && self.batches.iter().all(|batch| batch.left == 0)
+    pub(super) fn is_idle(&self, now: time::Instant) -> bool {
+        !self.is_fetching && self.batches.iter().all(|batch| batch.is_free(now.as_nanos()))
+    }
+}
+
+impl Batch {
+    /// Or nobody has come at its end, because a runtime was shut down: then what is left of it stays paid.
+    const fn is_free(&self, now: u64) -> bool {
+        self.left == 0 || self.ends.saturating_add(ABANDONED) < now
     }
 }
 
@@ -167,7 +177,7 @@ mod tests {
                     let ends = now + 7;
                     leased += units;
                     // What was put back in the meantime may have taken its place.
-                    if account.fetched(units, ends) {
+                    if account.fetched(Instant::from_nanos(now), units, ends) {
                         due.push(ends);
                     } else {
                         back += units;
@@ -226,7 +236,7 @@ mod tests {
                         admitted.push(now);
                     }
                     if told.fetches && bucket.take(now, units) {
-                        prop_assert!(account.fetched(units, now + LIFE));
+                        prop_assert!(account.fetched(Instant::from_nanos(now), units, now + LIFE));
                         due.push(now + LIFE);
                     } else if told.fetches {
                         account.not_fetched(Instant::from_nanos(now), Duration::from_nanos(UNIT));
@@ -248,7 +258,7 @@ mod tests {
     fn a_batch_that_has_ended_is_not_spent() {
         let mut account = Account::default();
         assert_eq!(account.spend(Instant::from_nanos(5), 1, 10), Spent { batch: None, fetches: true });
-        assert!(account.fetched(10, 20));
+        assert!(account.fetched(Instant::from_nanos(0), 10, 20));
         assert_eq!(account.spend(Instant::from_nanos(19), 1, 10), Spent { batch: Some(20), fetches: false });
         assert_eq!(account.spend(Instant::from_nanos(20), 1, 10), Spent { batch: None, fetches: true });
         assert_eq!((account.end(20), account.end(20)), (9, 0));
@@ -260,11 +270,26 @@ mod tests {
         let mut account = Account::default();
         let now = Instant::from_nanos(5);
         account.spend(now, 1, 10);
-        assert!(account.fetched(10, 20));
+        assert!(account.fetched(Instant::from_nanos(0), 10, 20));
         let fetched_at = (1..=10).find(|_| account.spend(now, 1, 10).fetches);
         assert_eq!(fetched_at, Some(5));
         account.not_fetched(now, Duration::from_nanos(3));
         assert!(!account.spend(Instant::from_nanos(7), 1, 10).fetches);
         assert!(account.spend(Instant::from_nanos(8), 1, 10).fetches);
+    }
+
+    /// Where the runtime was shut down that would have given it back.
+    #[test]
+    fn a_batch_for_which_nobody_came_makes_room_after_a_while() {
+        let mut account = Account::default();
+        let at = Instant::from_nanos;
+        assert!(account.fetched(at(0), 10, 20) && account.fetched(at(0), 10, 20));
+        for (now, is_over) in [(21, false), (20 + ABANDONED, false), (21 + ABANDONED, true)] {
+            let spent = account.spend(at(now), 1, 10);
+            assert_eq!((spent.batch, spent.fetches, account.is_idle(at(now))), (None, is_over, false));
+            account.not_fetched(at(now), Duration::ZERO);
+            assert_eq!(account.is_idle(at(now)), is_over);
+        }
+        assert!(account.fetched(at(21 + ABANDONED), 10, u64::MAX));
     }
 }

@@ -106,3 +106,19 @@ fn leases_that_cannot_work_say_so() {
     assert!(field(Settings::token_bucket(ten), LeaseSettings::new(11)).contains("lease"));
     assert!(field(Settings::token_bucket(ten), LeaseSettings::new(1).life(Duration::ZERO)).contains("life"));
 }
+
+/// A limit outlives the runtime that was the first to use it.
+#[test]
+fn a_batch_whose_fetching_was_shut_down_is_fetched_anew() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let key = "all".to_owned();
+    let (_server, limits) = runtime().block_on(async {
+        let server = Server::start().await;
+        let settings = Settings::token_bucket(Quota::new(1_000, HOUR));
+        let limits = leased(&server, settings, LeaseSettings::new(100).life(LONG));
+        // It begins to fetch, and gets no further.
+        assert!(matches!(limits.take(&key, 1), Taken::Later(_)));
+        (server, limits)
+    });
+    runtime().block_on(until("a lease comes", async || matches!(limits.take(&key, 1), Taken::Now(Ok(())))));
+}
