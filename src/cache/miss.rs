@@ -16,8 +16,9 @@ use super::{
     entry::{Entry, Failure},
     flight::{Flight, Landed, News, Seat},
     hooks::{Failures, KeepBy, error_of},
+    life::Life,
     load::{End, Landing, Slot, load},
-    state::{Join, State},
+    state::{Join, State, uniform},
     stats::add,
     status::{CacheStatus, WhyStale},
     store::Store,
@@ -110,11 +111,9 @@ where
                     self.waiting = None;
                 }
                 Poll::Ready(News::Meanwhile(entry)) => {
-                    self.at_hand = Some(entry);
-                    return match self.stale(WhyStale::Revalidating) {
-                        Some(step) => Poll::Ready(step),
-                        None => Poll::Pending,
-                    };
+                    if let Some(step) = self.meanwhile(entry) {
+                        return Poll::Ready(step);
+                    }
                 }
                 Poll::Pending => match self.poll_timer(cx) {
                     Poll::Ready(Some(step)) => return Poll::Ready(step),
@@ -192,7 +191,20 @@ where
     /// Nobody loads.
     fn give_up(&self, flight: &Arc<Flight<S::Response>>, rejected: Rejected) {
         let failure = Failure { rejected, error: None };
-        self.state.land(&self.key, flight, Landed::Failure { failure, gives_way: true, stale: None });
+        self.state.land(&self.key, flight, Landed::Failure { failure, gives_way: true });
+    }
+
+    /// What is stale far away is an answer at once, or in hand from now on.
+    fn meanwhile(&mut self, entry: Entry<S::Response>) -> Option<StepOf<S, Req>> {
+        let waiting = self.waiting.as_mut()?;
+        if self.state.is_void_for(&entry, waiting.joined) {
+            return None;
+        }
+        // Who has something in hand waits less long.
+        waiting.timer = Timer::Unset;
+        let life = entry.times().life(time::now(), &self.state.settings, uniform);
+        self.at_hand = Some(entry);
+        if life == Life::Revalidate { self.stale(WhyStale::Revalidating) } else { None }
     }
 
     fn landed(&mut self, landed: &Landed<S::Response>) -> Option<StepOf<S, Req>> {
@@ -205,6 +217,9 @@ where
                 None
             }
             Landed::Answer { entry, gives_way, stored } => {
+                if *gives_way {
+                    self.take_meanwhile();
+                }
                 if *gives_way && let Some(step) = self.stale(WhyStale::Failed) {
                     return Some(step);
                 }
@@ -215,11 +230,9 @@ where
                 Some(Step::Answer(entry.clone(), status))
             }
             Landed::Found(entry) => Some(self.fresh(entry.clone())),
-            Landed::Failure { failure, gives_way, stale } => {
+            Landed::Failure { failure, gives_way } => {
                 if *gives_way {
-                    if self.at_hand.is_none() {
-                        self.at_hand.clone_from(stale);
-                    }
+                    self.take_meanwhile();
                     if let Some(step) = self.stale(WhyStale::Failed) {
                         return Some(step);
                     }
@@ -233,6 +246,15 @@ where
                     None => Step::Error(error_of(&self.failures, failure)),
                 })
             }
+        }
+    }
+
+    /// It may have landed before this call heard of what is stale far away.
+    fn take_meanwhile(&mut self) {
+        let Some(waiting) = &self.waiting else { return };
+        let meanwhile = waiting.seat.meanwhile().filter(|entry| !self.state.is_void_for(entry, waiting.joined));
+        if meanwhile.is_some() {
+            self.at_hand = meanwhile;
         }
     }
 

@@ -151,7 +151,9 @@ where
         } else if entry.is_throttled(now) {
             let status = stale(WhyStale::Failed);
             Look::Serve(entry, status)
-        } else if self.settings.while_revalidate.is_zero() {
+        } else if self.settings.while_revalidate.is_zero()
+            || entry.times().life(now, &self.settings, uniform) == Life::IfError
+        {
             Look::Load(Some(entry))
         } else {
             let status = stale(WhyStale::Revalidating);
@@ -220,7 +222,7 @@ where
     /// Stores what was loaded, unless that was voided meanwhile. What is left to do far away, if it was stored.
     pub(super) fn store(&self, key: &K, flight: &Arc<Flight<V>>, entry: &Entry<V>) -> Option<St::Writing> {
         let put = self.store.put(key.clone(), entry.clone());
-        if self.leave(key, flight, || entry.confirm()) {
+        if self.leave(key, flight, || entry.confirm()) && self.marks.spare(entry) {
             return Some(self.account(put));
         }
         drop(self.account(put));
