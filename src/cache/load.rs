@@ -44,6 +44,7 @@ where
     at_hand: Option<Entry<V>>,
     place: Option<Place>,
     has_landed: bool,
+    has_failed: bool,
 }
 
 /// What the far half said, and outlasts the work.
@@ -198,7 +199,7 @@ where
             entry.refreshes();
         }
         add(&state.counts.here().loads, 1);
-        Self { state, key, flight, at_hand, place: Some(place), has_landed: false }
+        Self { state, key, flight, at_hand, place: Some(place), has_landed: false, has_failed: false }
     }
 
     fn rejected(&self, reason: Reason) -> Rejected {
@@ -296,7 +297,8 @@ where
         }
     }
 
-    fn report(&self, rejected: Rejected) {
+    fn report(&mut self, rejected: Rejected) {
+        self.has_failed = true;
         add(&self.state.counts.here().errors, 1);
         self.state.events.emit(|| EventKind::LoadFailed { rejected: &rejected });
     }
@@ -316,17 +318,23 @@ where
     K: Hash + Eq + Clone,
     St: Store<K, V>,
 {
-    /// Cancelled, or a weigher panicked.
+    /// Cancelled, or a weigher panicked, or the code of a key or a value.
     fn drop(&mut self) {
-        if !self.has_landed {
-            let rejected = self.rejected(Reason::LoadFailed(LoadFailure::Cancelled));
+        let is_lost = !self.flight.has_landed();
+        let rejected = self.rejected(Reason::LoadFailed(LoadFailure::Cancelled));
+        if is_lost && !self.has_failed {
             self.report(rejected);
+        }
+        if !self.has_landed {
             self.settle();
         }
         self.state.tell_of_calls();
-        let failure = failure(self.rejected(Reason::LoadFailed(LoadFailure::Cancelled)), None);
+        if is_lost {
+            let landed = Landed::Failure { failure: failure(rejected, None), gives_way: true };
+            guarded(|| self.state.land(&self.key, &self.flight, landed));
+        }
         if !self.flight.has_landed() {
-            self.state.land(&self.key, &self.flight, Landed::Failure { failure, gives_way: true });
+            self.state.abandon(&self.flight);
         }
     }
 }

@@ -158,7 +158,9 @@ where
         None
     }
 
+    /// The panic of a key or of a value leaves nobody waiting for what never begins.
     fn lead(&mut self, flight: &Arc<Flight<S::Response>>) -> Result<Arc<Slot<S::Error>>, StepOf<S, Req>> {
+        let unled = Unled { state: &self.state, flight };
         // Whoever landed between this call's look and its turn has stored it.
         if let Some(entry) =
             self.state.peek(&self.key).filter(|entry| !self.at_hand.as_ref().is_some_and(|old| old.is(entry)))
@@ -183,6 +185,8 @@ where
         let slot = Arc::new(Slot::new());
         let landing =
             Landing::new(self.state.clone(), self.key.clone(), Arc::clone(flight), self.at_hand.clone(), place);
+        // From here on that is the task's to see to.
+        std::mem::forget(unled);
         let hooks = (classify, keep, self.failures.clone());
         runtime.spawn(load(landing, Arc::clone(&slot), (service, request), hooks));
         Ok(slot)
@@ -340,6 +344,20 @@ where
             return step;
         }
         Step::Error(self.failures.answer(self.state.refuse(reason), None))
+    }
+}
+
+/// A load between its announcement and its task.
+struct Unled<'a, K: Hash + Eq + Clone, V, St: Store<K, V>> {
+    state: &'a State<K, V, St>,
+    flight: &'a Arc<Flight<V>>,
+}
+
+impl<K: Hash + Eq + Clone, V, St: Store<K, V>> Drop for Unled<'_, K, V, St> {
+    fn drop(&mut self) {
+        if !self.flight.has_landed() {
+            self.state.abandon(self.flight);
+        }
     }
 }
 

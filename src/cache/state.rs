@@ -12,6 +12,7 @@ use super::{
     entry::{Content, Entry},
     flight::{Flight, Landed, Place},
     hashed::{BuildAsItIs, Hashed, Look as LookAt},
+    hooks::failure,
     keep::Tags,
     life::{Life, Times},
     policy::CacheSettings,
@@ -21,8 +22,8 @@ use super::{
     tags::Marks,
 };
 use crate::{
-    error::{ConfigError, Reason, Rejected},
-    event::{Calls, EventKind, Events, Pattern, note_cache},
+    error::{ConfigError, LoadFailure, Reason, Rejected},
+    event::{Calls, EventKind, Events, Pattern, guarded, note_cache},
     random,
     sync::{AtomicU64, Mutex, Ordering},
     time::{self, Instant},
@@ -213,6 +214,16 @@ where
         left.is_some()
     }
 
+    /// Ends a load after the code of its key has panicked, and so without it.
+    #[cold]
+    pub(super) fn abandon(&self, flight: &Arc<Flight<V>>) {
+        let is_it = |_: &Hashed<K>, other: &mut Arc<Flight<V>>| Arc::ptr_eq(other, flight);
+        let left: Vec<_> = self.flights.lock().extract_if(is_it).collect();
+        let rejected = Rejected::new(self.settings.name, Reason::LoadFailed(LoadFailure::Cancelled));
+        flight.land(Landed::Failure { failure: failure(rejected, None), gives_way: true });
+        guarded(|| drop(left));
+    }
+
     /// Ends a load without anything to store.
     pub(super) fn land(&self, key: &K, flight: &Arc<Flight<V>>, landed: Landed<V>) {
         self.leave(key, flight, || ());
@@ -254,14 +265,13 @@ where
     // What the handle does.
 
     /// Whoever waits for the load that is under way had come before, and gets it; it is not stored.
-    fn void(&self, key: &K) {
+    fn void(&self, key: &K) -> Option<(Hashed<K>, Arc<Flight<V>>)> {
         let hashed = self.hashed(key);
-        let left = self.flights.lock().remove_entry(&hashed as &dyn LookAt<K>);
-        drop(left);
+        self.flights.lock().remove_entry(&hashed as &dyn LookAt<K>)
     }
 
     pub(super) fn put(&self, key: K, value: V, ttl: Duration, tags: Tags) -> St::Writing {
-        self.void(&key);
+        let _left = self.void(&key);
         let now = time::now();
         let max_stale = self.max_stale();
         let times = Times::new(now, now, ttl, max_stale);
@@ -276,8 +286,11 @@ where
     }
 
     pub(super) fn invalidate(&self, key: &K) -> St::Writing {
-        self.void(key);
-        self.store.remove(key)
+        let _left = self.void(key);
+        let writing = self.store.remove(key);
+        // Who came in between may have found what was still there.
+        let _left_since = self.void(key);
+        writing
     }
 
     pub(super) fn invalidate_tag(&self, tag: &str) -> St::Writing {
@@ -286,9 +299,10 @@ where
     }
 
     pub(super) fn clear(&self) -> St::Writing {
-        let left = std::mem::take(&mut *self.flights.lock());
-        drop(left);
-        self.store.clear()
+        let _left = std::mem::take(&mut *self.flights.lock());
+        let writing = self.store.clear();
+        let _left_since = std::mem::take(&mut *self.flights.lock());
+        writing
     }
 
     /// Hits tell nobody, so this is done where it costs them nothing.
