@@ -1,6 +1,13 @@
 //! The load of an entry, in a task of its own: a caller that goes away harms nobody.
 
-use std::{any::Any, future::poll_fn, hash::Hash, pin::Pin, sync::Arc, task::Poll};
+use std::{
+    any::{Any, TypeId},
+    future::poll_fn,
+    hash::Hash,
+    pin::Pin,
+    sync::Arc,
+    task::Poll,
+};
 
 use tower::{Service, util::Oneshot};
 
@@ -12,7 +19,7 @@ use super::{
     life::{self, Life, Times},
     state::{State, uniform},
     stats::add,
-    store::{Fetched, Store},
+    store::{Done, Fetched, Store},
 };
 use crate::{
     error::{LoadFailure, Reason, Rejected},
@@ -220,9 +227,8 @@ where
 
     fn found(&mut self, entry: Entry<V>) -> Option<St::Writing> {
         self.settle();
-        let writing = self.state.store(&self.key, &self.flight, &entry);
         // It is there already.
-        drop(writing);
+        drop(self.state.store(&self.key, &self.flight, &entry));
         self.flight.land(Landed::Found(entry));
         None
     }
@@ -250,16 +256,18 @@ where
             self.report(self.failed(outcome));
         }
         self.settle();
-        let writing = match ttl {
+        let put = match ttl {
             Some(_) => self.state.store(&self.key, &self.flight, &entry),
             None => {
                 self.keep_meanwhile(gives_way);
                 None
             }
         };
-        let stored = writing.is_some();
+        // What is too large to be near may be far, where that is.
+        let is_near_only = TypeId::of::<St::Writing>() == TypeId::of::<Done>();
+        let stored = put.as_ref().is_some_and(|put| !(put.too_large && is_near_only));
         self.state.land(&self.key, &self.flight, Landed::Answer { entry, gives_way, stored });
-        writing
+        put.map(|put| put.writing)
     }
 
     fn refused(&mut self, failure: Failure, outcome: Outcome, began: Instant) -> Option<St::Writing> {

@@ -48,6 +48,7 @@ where
     pub(super) at_once: Option<CacheStatus>,
     pub(super) waiting: Option<Waiting<S::Response, S::Error>>,
     pub(super) is_counted: bool,
+    pub(super) has_waited: bool,
 }
 
 pub(super) struct Waiting<V, E> {
@@ -126,11 +127,14 @@ where
 
     /// Begins the load, or to wait. `None` if there is something to wait for.
     fn begin(&mut self) -> Option<StepOf<S, Req>> {
-        if deadline::known() != Instant::NEVER && deadline::known() <= time::now() {
-            return Some(self.refuse(Reason::DeadlineExceeded));
+        if let Some(step) = self.look_again() {
+            return Some(step);
         }
         if self.at_once.is_none() && !std::mem::replace(&mut self.is_counted, true) {
             add(&self.state.counts.here().misses, 1);
+        }
+        if deadline::known() != Instant::NEVER && deadline::known() <= time::now() {
+            return Some(self.refuse(Reason::DeadlineExceeded));
         }
         let joined = self.state.generation();
         let (seat, slot) = match self.state.join(&self.key) {
@@ -141,7 +145,9 @@ where
                 let Some(place) = self.state.place_for_a_waiter() else {
                     return Some(self.refuse(Reason::BulkheadFull));
                 };
-                add(&self.state.counts.here().collapsed, 1);
+                if !std::mem::replace(&mut self.has_waited, true) {
+                    add(&self.state.counts.here().collapsed, 1);
+                }
                 (Seat::new(flight, Some(place)), None)
             }
             Join::Lead(flight) => match self.lead(&flight) {
@@ -156,6 +162,29 @@ where
         };
         self.waiting = Some(Waiting { seat, slot, joined, timer: Timer::Unset });
         None
+    }
+
+    /// The call may be polled long after it was made: what it had in hand may have passed its time, or another one's load may have failed.
+    fn look_again(&mut self) -> Option<StepOf<S, Req>> {
+        let entry = self.at_hand.as_ref()?;
+        let now = time::now();
+        if let Some(status) = self.at_once {
+            self.at_once = match entry.times().life(now, &self.state.settings, uniform) {
+                Life::Fresh | Life::Due => Some(status),
+                Life::Revalidate => {
+                    let stale_for = entry.times().stale_for(now);
+                    Some(CacheStatus::Stale { stale_for, why: WhyStale::Revalidating })
+                }
+                Life::IfError | Life::Gone => None,
+            };
+        }
+        if !entry.is_throttled(now) {
+            return None;
+        }
+        match self.at_once {
+            Some(CacheStatus::Fresh { .. }) => self.at_once(),
+            _ => self.stale(WhyStale::Failed),
+        }
     }
 
     /// The panic of a key or of a value leaves nobody waiting for what never begins.

@@ -230,20 +230,21 @@ where
         flight.land(landed);
     }
 
-    /// Stores what was loaded, unless that was voided meanwhile. What is left to do far away, if it was stored.
-    pub(super) fn store(&self, key: &K, flight: &Arc<Flight<V>>, entry: &Entry<V>) -> Option<St::Writing> {
+    /// Stores what was loaded, unless that was voided meanwhile. What became of it, if it was not.
+    pub(super) fn store(&self, key: &K, flight: &Arc<Flight<V>>, entry: &Entry<V>) -> Option<Put<St::Writing>> {
         let put = self.store.put(key.clone(), entry.clone());
+        self.account(&put);
         if self.leave(key, flight, || entry.confirm()) && self.marks.spare(entry) {
-            return Some(self.account(put));
+            return Some(put);
         }
-        drop(self.account(put));
+        drop(put);
         self.store.expire(key, entry);
         self.events.emit(|| EventKind::LoadVoided);
         None
     }
 
-    fn account(&self, put: Put<St::Writing>) -> St::Writing {
-        let Put { writing, evicted, expired, too_large } = put;
+    fn account(&self, put: &Put<St::Writing>) {
+        let Put { evicted, expired, too_large, .. } = *put;
         if evicted > 0 || expired > 0 {
             let counts = self.counts.here();
             add(&counts.evictions, evicted);
@@ -253,7 +254,6 @@ where
         if too_large {
             self.events.emit(|| EventKind::EntryTooLarge);
         }
-        writing
     }
 
     /// Whether a call that came at `joined` must not have what a load brought that had begun before: its tag was invalidated in between.
@@ -270,10 +270,9 @@ where
         self.flights.lock().remove_entry(&hashed as &dyn LookAt<K>)
     }
 
-    pub(super) fn put(&self, key: K, value: V, ttl: Duration, tags: Tags) -> St::Writing {
+    pub(super) fn put(&self, key: K, value: V, (ttl, max_stale): (Duration, Duration), tags: Tags) -> St::Writing {
         let _left = self.void(&key);
         let now = time::now();
-        let max_stale = self.max_stale();
         let times = Times::new(now, now, ttl, max_stale);
         let entry = Entry::provisional(Content::Value(value), times, self.next_generation(), tags).with_far(
             None,
@@ -282,7 +281,8 @@ where
         );
         entry.confirm();
         let put = self.store.put(key, entry);
-        self.account(put)
+        self.account(&put);
+        put.writing
     }
 
     pub(super) fn invalidate(&self, key: &K) -> St::Writing {
