@@ -9,10 +9,9 @@ use std::{
 };
 
 use super::{
-    entry::{Content, Entry},
+    entry::{Content, Entry, Failure},
     flight::{Flight, Landed, Place},
     hashed::{BuildAsItIs, Hashed, Look as LookAt},
-    hooks::failure,
     keep::Tags,
     life::{Life, Times},
     policy::CacheSettings,
@@ -220,7 +219,7 @@ where
         let is_it = |_: &Hashed<K>, other: &mut Arc<Flight<V>>| Arc::ptr_eq(other, flight);
         let left: Vec<_> = self.flights.lock().extract_if(is_it).collect();
         let rejected = Rejected::new(self.settings.name, Reason::LoadFailed(LoadFailure::Cancelled));
-        flight.land(Landed::Failure { failure: failure(rejected, None), gives_way: true });
+        flight.land(Landed::Failure { failure: Failure { rejected, error: None }, gives_way: true });
         guarded(|| drop(left));
     }
 
