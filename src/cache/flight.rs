@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::entry::{Entry, Failure};
-use crate::sync::Mutex;
+use crate::{event::guarded, sync::Mutex};
 
 /// The load of one key.
 pub(super) struct Flight<V> {
@@ -78,7 +78,7 @@ impl<V> Flight<V> {
         }
         let wakers = std::mem::take(&mut inside.wakers);
         drop(inside);
-        wakers.into_values().for_each(Waker::wake);
+        wake(wakers);
     }
 
     pub(super) fn has_landed(&self) -> bool {
@@ -97,8 +97,13 @@ impl<V> Flight<V> {
         let wakers = std::mem::take(&mut inside.wakers);
         drop(inside);
         drop(before);
-        wakers.into_values().for_each(Waker::wake);
+        wake(wakers);
     }
+}
+
+/// The panic of one's executor is nothing to the others.
+fn wake(wakers: BTreeMap<u64, Waker>) {
+    wakers.into_values().for_each(|waker| guarded(|| waker.wake()));
 }
 
 impl<V> Seat<V> {

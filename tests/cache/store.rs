@@ -3,7 +3,7 @@
 use std::{collections::HashMap, future::Future, pin::Pin};
 
 use buttress::{
-    BoxError,
+    BoxError, Outcome,
     cache::{Cache, Early, Entry, Envelope, Fetched, Keep, MemoryStore, Put, Store, Usage},
 };
 
@@ -403,4 +403,16 @@ async fn what_is_loaded_across_the_invalidation_of_its_tag_is_not_stored_far_awa
     arrive().await;
     assert!(node.handle.store().far.lock().unwrap().is_empty());
     assert_eq!(node.handle.stats().entries, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_a_failure_gives_way_to_what_is_stale_far_away() {
+    let node = stale_far_away(BASE.stale_if_error(MINUTE)).await;
+    let bad = |result: Result<&u32, &AppError>| {
+        if result.is_ok() { Outcome::TRANSIENT } else { Outcome::Success }
+    };
+    let layer = node.handle.layer(|ask: &Ask| Some(ask.0)).classify(bad).tell(|answer, status| (answer, name(status)));
+    let service: Cache<_, _, _, _, _> = layer.layer(node.dependency.client());
+    let both = futures::future::join(service.clone().oneshot(Ask(1)), service.oneshot(Ask(1))).await;
+    assert_eq!(both, (Ok((1, "stale: failed")), Ok((1, "stale: failed"))));
 }
