@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::entry::{Entry, Failure};
-use crate::sync::Mutex;
+use crate::{event::guarded, sync::Mutex};
 
 /// The load of one key.
 pub(super) struct Flight<V> {
@@ -23,7 +23,7 @@ pub(super) struct Flight<V> {
 
 struct Inside<V> {
     landed: Option<Arc<Landed<V>>>,
-    /// A stale answer that was found far away: those who may have it need not wait.
+    /// A stale answer that was found far away: those who may have it at once need not wait.
     meanwhile: Option<Entry<V>>,
     wakers: BTreeMap<u64, Waker>,
     next: u64,
@@ -41,12 +41,7 @@ pub(super) enum Landed<V> {
     /// It was there already: another load had just stored it, or it was found far away.
     Found(Entry<V>),
     /// With an error.
-    Failure {
-        failure: Failure,
-        gives_way: bool,
-        /// A stale answer that was found far away.
-        stale: Option<Entry<V>>,
-    },
+    Failure { failure: Failure, gives_way: bool },
 }
 
 /// What one who waits hears.
@@ -59,6 +54,7 @@ pub(super) enum News<V> {
 pub(super) struct Seat<V> {
     flight: Arc<Flight<V>>,
     number: Option<u64>,
+    has_heard_of_meanwhile: bool,
     /// Counted among the waiters, but for who began the load.
     _place: Option<Place>,
 }
@@ -82,11 +78,16 @@ impl<V> Flight<V> {
         }
         let wakers = std::mem::take(&mut inside.wakers);
         drop(inside);
-        wakers.into_values().for_each(Waker::wake);
+        wake(wakers);
     }
 
     pub(super) fn has_landed(&self) -> bool {
         self.inside.lock().landed.is_some()
+    }
+
+    /// The stale answer that was offered.
+    pub(super) fn meanwhile(&self) -> Option<Entry<V>> {
+        self.inside.lock().meanwhile.clone()
     }
 
     /// Offers a stale answer to those who may have it.
@@ -96,13 +97,22 @@ impl<V> Flight<V> {
         let wakers = std::mem::take(&mut inside.wakers);
         drop(inside);
         drop(before);
-        wakers.into_values().for_each(Waker::wake);
+        wake(wakers);
     }
+}
+
+/// The panic of one's executor is nothing to the others.
+fn wake(wakers: BTreeMap<u64, Waker>) {
+    wakers.into_values().for_each(|waker| guarded(|| waker.wake()));
 }
 
 impl<V> Seat<V> {
     pub(super) const fn new(flight: Arc<Flight<V>>, place: Option<Place>) -> Self {
-        Self { flight, number: None, _place: place }
+        Self { flight, number: None, has_heard_of_meanwhile: false, _place: place }
+    }
+
+    pub(super) fn meanwhile(&self) -> Option<Entry<V>> {
+        self.flight.meanwhile()
     }
 
     pub(super) fn poll(&mut self, cx: &Context<'_>) -> Poll<News<V>> {
@@ -114,9 +124,12 @@ impl<V> Seat<V> {
             drop(inside);
             return Poll::Ready(News::Landed(landed));
         }
-        if let Some(entry) = &inside.meanwhile {
+        if !self.has_heard_of_meanwhile
+            && let Some(entry) = &inside.meanwhile
+        {
             let entry = entry.clone();
             drop(inside);
+            self.has_heard_of_meanwhile = true;
             return Poll::Ready(News::Meanwhile(entry));
         }
         let number = *self.number.get_or_insert_with(|| {

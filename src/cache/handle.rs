@@ -1,9 +1,9 @@
 //! Inspect, control, and use without tower.
 
-use std::{fmt, hash::Hash};
+use std::{fmt, hash::Hash, time::Duration};
 
 use super::{
-    keep::{Keep, Tags},
+    keep::{Keep, Span, Tags},
     life,
     memory::MemoryStore,
     policy::CacheSettings,
@@ -83,8 +83,10 @@ where
     pub fn put_for(&self, key: K, value: V, keep: impl Into<Keep>) -> St::Writing {
         let keep = keep.into();
         let tags: Tags = keep.tags.into();
+        // As of one that was loaded.
+        let max_stale = if keep.span == Span::Negative { Duration::ZERO } else { self.state.max_stale() };
         match life::ttl(Outcome::Success, keep.span, &self.state.settings, uniform()) {
-            Some(ttl) => self.state.put(key, value, ttl, tags),
+            Some(ttl) => self.state.put(key, value, (ttl, max_stale), tags),
             None => self.state.invalidate(&key),
         }
     }

@@ -1,6 +1,13 @@
 //! The load of an entry, in a task of its own: a caller that goes away harms nobody.
 
-use std::{any::Any, future::poll_fn, hash::Hash, pin::Pin, sync::Arc, task::Poll};
+use std::{
+    any::{Any, TypeId},
+    future::poll_fn,
+    hash::Hash,
+    pin::Pin,
+    sync::Arc,
+    task::Poll,
+};
 
 use tower::{Service, util::Oneshot};
 
@@ -12,7 +19,7 @@ use super::{
     life::{self, Life, Times},
     state::{State, uniform},
     stats::add,
-    store::{Fetched, Store},
+    store::{Done, Fetched, Store},
 };
 use crate::{
     error::{LoadFailure, Reason, Rejected},
@@ -44,12 +51,12 @@ where
     at_hand: Option<Entry<V>>,
     place: Option<Place>,
     has_landed: bool,
+    has_failed: bool,
 }
 
-/// What came from far away, and outlasts the work.
-struct Far<V> {
-    /// A stale answer, for when the load fails.
-    stale: Option<Entry<V>>,
+/// What the far half said, and outlasts the work.
+#[derive(Default)]
+struct Far {
     seen: Option<Seen>,
     hold: Option<Box<dyn Any + Send>>,
 }
@@ -104,12 +111,11 @@ pub(super) async fn load<S, Req, K, St, C, H, M>(
 {
     let state = landing.state.clone();
     let fetch = state.store.fetch(&landing.key);
-    let far = Arc::new(Mutex::new(Far { stale: None, seen: None, hold: None }));
+    let far = Arc::new(Mutex::new(Far::default()));
     let (flight, settings, fetched) = (Arc::clone(&landing.flight), state.settings, Arc::clone(&far));
     let is_refresh = landing.at_hand.is_some();
     let work = async move {
         let Fetched { entry, seen, hold } = fetch.await;
-        let mut stale = None;
         if let Some(entry) = entry {
             let entry = entry.of_generation(flight.generation);
             match entry.times().life(time::now(), &settings, uniform) {
@@ -119,12 +125,11 @@ pub(super) async fn load<S, Req, K, St, C, H, M>(
                     fetched.lock().hold = hold;
                     return Work::Found(entry);
                 }
-                Life::Revalidate => flight.offer(entry),
-                Life::IfError => stale = Some(entry),
+                Life::Revalidate | Life::IfError => flight.offer(entry),
                 Life::Gone => {}
             }
         }
-        *fetched.lock() = Far { stale, seen, hold };
+        *fetched.lock() = Far { seen, hold };
         let began = time::now();
         let of = keep.of(&request);
         let result = Oneshot::new(service, request).await;
@@ -156,7 +161,7 @@ pub(super) async fn load<S, Req, K, St, C, H, M>(
     // The inner call is over before anybody hears of it.
     guarded(|| drop(work));
     drop(timer);
-    let Far { stale, seen, hold } = std::mem::replace(&mut *far.lock(), Far { stale: None, seen: None, hold: None });
+    let Far { seen, hold } = std::mem::take(&mut *far.lock());
     let writing = match ended {
         Some(Ok(Work::Found(entry))) => landing.found(entry),
         Some(Ok(Work::Answer { response, outcome, keep, began })) => {
@@ -165,16 +170,16 @@ pub(super) async fn load<S, Req, K, St, C, H, M>(
         Some(Ok(Work::Error { error, outcome, refusal, shared, began })) => {
             let rejected = refusal.unwrap_or_else(|| landing.failed(outcome));
             slot.fill(End::Error(error));
-            landing.refused(failure(rejected, shared), outcome, began, stale)
+            landing.refused(failure(rejected, shared), outcome, began)
         }
         Some(Err(payload)) => {
             slot.fill(End::Panic(payload));
             let rejected = landing.rejected(Reason::LoadFailed(LoadFailure::Panicked));
-            landing.refused(failure(rejected, None), Outcome::TRANSIENT, time::now(), stale)
+            landing.refused(failure(rejected, None), Outcome::TRANSIENT, time::now())
         }
         None => {
             let rejected = landing.rejected(Reason::TimedOut);
-            landing.refused(failure(rejected, None), Outcome::TRANSIENT, time::now(), stale)
+            landing.refused(failure(rejected, None), Outcome::TRANSIENT, time::now())
         }
     };
     drop(slot);
@@ -201,7 +206,7 @@ where
             entry.refreshes();
         }
         add(&state.counts.here().loads, 1);
-        Self { state, key, flight, at_hand, place: Some(place), has_landed: false }
+        Self { state, key, flight, at_hand, place: Some(place), has_landed: false, has_failed: false }
     }
 
     fn rejected(&self, reason: Reason) -> Rejected {
@@ -222,9 +227,8 @@ where
 
     fn found(&mut self, entry: Entry<V>) -> Option<St::Writing> {
         self.settle();
-        let writing = self.state.store(&self.key, &self.flight, &entry);
         // It is there already.
-        drop(writing);
+        drop(self.state.store(&self.key, &self.flight, &entry));
         self.flight.land(Landed::Found(entry));
         None
     }
@@ -252,28 +256,28 @@ where
             self.report(self.failed(outcome));
         }
         self.settle();
-        let writing = match ttl {
+        let put = match ttl {
             Some(_) => self.state.store(&self.key, &self.flight, &entry),
-            None => None,
+            None => {
+                self.keep_meanwhile(gives_way);
+                None
+            }
         };
-        let stored = writing.is_some();
+        // What is too large to be near may be far, where that is.
+        let is_near_only = TypeId::of::<St::Writing>() == TypeId::of::<Done>();
+        let stored = put.as_ref().is_some_and(|put| !(put.too_large && is_near_only));
         self.state.land(&self.key, &self.flight, Landed::Answer { entry, gives_way, stored });
-        writing
+        put.map(|put| put.writing)
     }
 
-    fn refused(
-        &mut self,
-        failure: Failure,
-        outcome: Outcome,
-        began: Instant,
-        stale: Option<Entry<V>>,
-    ) -> Option<St::Writing> {
+    fn refused(&mut self, failure: Failure, outcome: Outcome, began: Instant) -> Option<St::Writing> {
         let gives_way = life::gives_way(outcome);
         if gives_way {
             self.pause();
         }
         self.report(failure.rejected);
         self.settle();
+        self.keep_meanwhile(gives_way);
         if let Some(ttl) = life::ttl(outcome, Span::OfSettings, &self.state.settings, uniform()) {
             let times = Times::new(began, time::now(), ttl, std::time::Duration::ZERO);
             let content = Content::Failure(Box::new(failure.clone()));
@@ -281,18 +285,28 @@ where
             // Failures stay in this process.
             drop(self.state.store(&self.key, &self.flight, &entry));
         }
-        self.state.land(&self.key, &self.flight, Landed::Failure { failure, gives_way, stale });
+        self.state.land(&self.key, &self.flight, Landed::Failure { failure, gives_way });
         None
+    }
+
+    /// What is stale far away is kept near while it stands in for a failure, or the next call would ask again.
+    fn keep_meanwhile(&self, gives_way: bool) {
+        if let Some(entry) = self.flight.meanwhile().filter(|_| gives_way) {
+            // It is far away already.
+            drop(self.state.store(&self.key, &self.flight, &entry));
+        }
     }
 
     /// Who has a stale answer asks no more for a while.
     fn pause(&self) {
-        if let Some(entry) = &self.at_hand {
-            entry.throttle(time::now().saturating_add(self.state.settings.throttle));
+        let until = time::now().saturating_add(self.state.settings.throttle);
+        for entry in self.at_hand.iter().chain(&self.flight.meanwhile()) {
+            entry.throttle(until);
         }
     }
 
-    fn report(&self, rejected: Rejected) {
+    fn report(&mut self, rejected: Rejected) {
+        self.has_failed = true;
         add(&self.state.counts.here().errors, 1);
         self.state.events.emit(|| EventKind::LoadFailed { rejected: &rejected });
     }
@@ -312,17 +326,23 @@ where
     K: Hash + Eq + Clone,
     St: Store<K, V>,
 {
-    /// Cancelled, or a weigher panicked.
+    /// Cancelled, or a weigher panicked, or the code of a key or a value.
     fn drop(&mut self) {
-        if !self.has_landed {
-            let rejected = self.rejected(Reason::LoadFailed(LoadFailure::Cancelled));
+        let is_lost = !self.flight.has_landed();
+        let rejected = self.rejected(Reason::LoadFailed(LoadFailure::Cancelled));
+        if is_lost && !self.has_failed {
             self.report(rejected);
+        }
+        if !self.has_landed {
             self.settle();
         }
         self.state.tell_of_calls();
-        let failure = failure(self.rejected(Reason::LoadFailed(LoadFailure::Cancelled)), None);
+        if is_lost {
+            let landed = Landed::Failure { failure: failure(rejected, None), gives_way: true };
+            guarded(|| self.state.land(&self.key, &self.flight, landed));
+        }
         if !self.flight.has_landed() {
-            self.state.land(&self.key, &self.flight, Landed::Failure { failure, gives_way: true, stale: None });
+            self.state.abandon(&self.flight);
         }
     }
 }

@@ -84,7 +84,8 @@ impl<K: Hash + Eq, V> MemoryStore<K, V> {
             // The rooms add up to the whole.
             room: Room {
                 entries: entries / shards + usize::from(index < entries % shards),
-                bytes: bytes / shards as u64,
+                // The sum of what is there and of one more has room in its number.
+                bytes: (bytes / shards as u64).min(u64::MAX / 2),
             },
             inside: Mutex::new(Shard::new()),
         };
@@ -138,14 +139,9 @@ where
 
     fn put(&self, key: K, entry: Entry<V>) -> Put<Done> {
         let weight = entry.value().map_or(size_of::<K>() as u64, |value| (self.weigher)(&key, value));
-        let mut put = Put { writing: Done, evicted: 0, expired: 0, too_large: false };
         let hash = self.hasher.hash_one(&key);
         let Part { room, inside } = self.part(hash);
-        if weight > room.bytes {
-            put.too_large = true;
-            let Done = self.remove(&key);
-            return put;
-        }
+        let mut put = Put { writing: Done, evicted: 0, expired: 0, too_large: weight > room.bytes };
         let now = time::now();
         let hashed = Hashed { hash, key };
         // Before the lock, so that they are dropped after it, whatever happens.
@@ -154,6 +150,12 @@ where
         let shard = &mut *guard;
         if shard.map.peek(&hashed as &dyn Look<K>).is_some_and(|held| held.entry.generation() > entry.generation()) {
             drop(guard);
+            return put;
+        }
+        if put.too_large {
+            replaced = shard.take(&Hashed { hash, key: &hashed.key });
+            drop(guard);
+            drop(replaced);
             return put;
         }
         if let Some((old_key, old)) = shard.map.push(hashed, Held { entry, weight }) {
@@ -204,10 +206,9 @@ where
     }
 
     fn clear(&self) -> Done {
-        for part in &self.shards {
-            let left = std::mem::replace(&mut *part.inside.lock(), Shard::new());
-            drop(left);
-        }
+        let left = self.shards.iter().map(|part| std::mem::replace(&mut *part.inside.lock(), Shard::new()));
+        // All are empty before anything is dropped, whose code may panic.
+        drop(left.collect::<Vec<_>>());
         Done
     }
 

@@ -16,8 +16,9 @@ use super::{
     entry::{Entry, Failure},
     flight::{Flight, Landed, News, Seat},
     hooks::{Failures, KeepBy, error_of},
+    life::Life,
     load::{End, Landing, Slot, load},
-    state::{Join, State},
+    state::{Join, State, uniform},
     stats::add,
     status::{CacheStatus, WhyStale},
     store::Store,
@@ -47,6 +48,7 @@ where
     pub(super) at_once: Option<CacheStatus>,
     pub(super) waiting: Option<Waiting<S::Response, S::Error>>,
     pub(super) is_counted: bool,
+    pub(super) has_waited: bool,
 }
 
 pub(super) struct Waiting<V, E> {
@@ -110,11 +112,9 @@ where
                     self.waiting = None;
                 }
                 Poll::Ready(News::Meanwhile(entry)) => {
-                    self.at_hand = Some(entry);
-                    return match self.stale(WhyStale::Revalidating) {
-                        Some(step) => Poll::Ready(step),
-                        None => Poll::Pending,
-                    };
+                    if let Some(step) = self.meanwhile(entry) {
+                        return Poll::Ready(step);
+                    }
                 }
                 Poll::Pending => match self.poll_timer(cx) {
                     Poll::Ready(Some(step)) => return Poll::Ready(step),
@@ -127,11 +127,14 @@ where
 
     /// Begins the load, or to wait. `None` if there is something to wait for.
     fn begin(&mut self) -> Option<StepOf<S, Req>> {
-        if deadline::known() != Instant::NEVER && deadline::known() <= time::now() {
-            return Some(self.refuse(Reason::DeadlineExceeded));
+        if let Some(step) = self.look_again() {
+            return Some(step);
         }
         if self.at_once.is_none() && !std::mem::replace(&mut self.is_counted, true) {
             add(&self.state.counts.here().misses, 1);
+        }
+        if deadline::known() != Instant::NEVER && deadline::known() <= time::now() {
+            return Some(self.refuse(Reason::DeadlineExceeded));
         }
         let joined = self.state.generation();
         let (seat, slot) = match self.state.join(&self.key) {
@@ -142,7 +145,9 @@ where
                 let Some(place) = self.state.place_for_a_waiter() else {
                     return Some(self.refuse(Reason::BulkheadFull));
                 };
-                add(&self.state.counts.here().collapsed, 1);
+                if !std::mem::replace(&mut self.has_waited, true) {
+                    add(&self.state.counts.here().collapsed, 1);
+                }
                 (Seat::new(flight, Some(place)), None)
             }
             Join::Lead(flight) => match self.lead(&flight) {
@@ -159,7 +164,32 @@ where
         None
     }
 
+    /// The call may be polled long after it was made: what it had in hand may have passed its time, or another one's load may have failed.
+    fn look_again(&mut self) -> Option<StepOf<S, Req>> {
+        let entry = self.at_hand.as_ref()?;
+        let now = time::now();
+        if let Some(status) = self.at_once {
+            self.at_once = match entry.times().life(now, &self.state.settings, uniform) {
+                Life::Fresh | Life::Due => Some(status),
+                Life::Revalidate => {
+                    let stale_for = entry.times().stale_for(now);
+                    Some(CacheStatus::Stale { stale_for, why: WhyStale::Revalidating })
+                }
+                Life::IfError | Life::Gone => None,
+            };
+        }
+        if !entry.is_throttled(now) {
+            return None;
+        }
+        match self.at_once {
+            Some(CacheStatus::Fresh { .. }) => self.at_once(),
+            _ => self.stale(WhyStale::Failed),
+        }
+    }
+
+    /// The panic of a key or of a value leaves nobody waiting for what never begins.
     fn lead(&mut self, flight: &Arc<Flight<S::Response>>) -> Result<Arc<Slot<S::Error>>, StepOf<S, Req>> {
+        let unled = Unled { state: &self.state, flight };
         // Whoever landed between this call's look and its turn has stored it.
         if let Some(entry) =
             self.state.peek(&self.key).filter(|entry| !self.at_hand.as_ref().is_some_and(|old| old.is(entry)))
@@ -184,6 +214,8 @@ where
         let slot = Arc::new(Slot::new());
         let landing =
             Landing::new(self.state.clone(), self.key.clone(), Arc::clone(flight), self.at_hand.clone(), place);
+        // From here on that is the task's to see to.
+        std::mem::forget(unled);
         let hooks = (classify, keep, self.failures.clone());
         runtime.spawn(load(landing, Arc::clone(&slot), (service, request), hooks));
         Ok(slot)
@@ -192,7 +224,20 @@ where
     /// Nobody loads.
     fn give_up(&self, flight: &Arc<Flight<S::Response>>, rejected: Rejected) {
         let failure = Failure { rejected, error: None };
-        self.state.land(&self.key, flight, Landed::Failure { failure, gives_way: true, stale: None });
+        self.state.land(&self.key, flight, Landed::Failure { failure, gives_way: true });
+    }
+
+    /// What is stale far away is an answer at once, or in hand from now on.
+    fn meanwhile(&mut self, entry: Entry<S::Response>) -> Option<StepOf<S, Req>> {
+        let waiting = self.waiting.as_mut()?;
+        if self.state.is_void_for(&entry, waiting.joined) {
+            return None;
+        }
+        // Who has something in hand waits less long.
+        waiting.timer = Timer::Unset;
+        let life = entry.times().life(time::now(), &self.state.settings, uniform);
+        self.at_hand = Some(entry);
+        if life == Life::Revalidate { self.stale(WhyStale::Revalidating) } else { None }
     }
 
     fn landed(&mut self, landed: &Landed<S::Response>) -> Option<StepOf<S, Req>> {
@@ -205,6 +250,9 @@ where
                 None
             }
             Landed::Answer { entry, gives_way, stored } => {
+                if *gives_way {
+                    self.take_meanwhile();
+                }
                 if *gives_way && let Some(step) = self.stale(WhyStale::Failed) {
                     return Some(step);
                 }
@@ -215,11 +263,9 @@ where
                 Some(Step::Answer(entry.clone(), status))
             }
             Landed::Found(entry) => Some(self.fresh(entry.clone())),
-            Landed::Failure { failure, gives_way, stale } => {
+            Landed::Failure { failure, gives_way } => {
                 if *gives_way {
-                    if self.at_hand.is_none() {
-                        self.at_hand.clone_from(stale);
-                    }
+                    self.take_meanwhile();
                     if let Some(step) = self.stale(WhyStale::Failed) {
                         return Some(step);
                     }
@@ -233,6 +279,15 @@ where
                     None => Step::Error(error_of(&self.failures, failure)),
                 })
             }
+        }
+    }
+
+    /// It may have landed before this call heard of what is stale far away.
+    fn take_meanwhile(&mut self) {
+        let Some(waiting) = &self.waiting else { return };
+        let meanwhile = waiting.seat.meanwhile().filter(|entry| !self.state.is_void_for(entry, waiting.joined));
+        if meanwhile.is_some() {
+            self.at_hand = meanwhile;
         }
     }
 
@@ -318,6 +373,20 @@ where
             return step;
         }
         Step::Error(self.failures.answer(self.state.refuse(reason), None))
+    }
+}
+
+/// A load between its announcement and its task.
+struct Unled<'a, K: Hash + Eq + Clone, V, St: Store<K, V>> {
+    state: &'a State<K, V, St>,
+    flight: &'a Arc<Flight<V>>,
+}
+
+impl<K: Hash + Eq + Clone, V, St: Store<K, V>> Drop for Unled<'_, K, V, St> {
+    fn drop(&mut self) {
+        if !self.flight.has_landed() {
+            self.state.abandon(self.flight);
+        }
     }
 }
 

@@ -89,6 +89,7 @@ where
             at_once,
             waiting: None,
             is_counted: false,
+            has_waited: false,
         };
         ResponseFuture::missed(miss, tell.clone())
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    entry::{Content, Entry},
+    entry::{Content, Entry, Failure},
     flight::{Flight, Landed, Place},
     hashed::{BuildAsItIs, Hashed, Look as LookAt},
     keep::Tags,
@@ -21,8 +21,8 @@ use super::{
     tags::Marks,
 };
 use crate::{
-    error::{ConfigError, Reason, Rejected},
-    event::{Calls, EventKind, Events, Pattern, note_cache},
+    error::{ConfigError, LoadFailure, Reason, Rejected},
+    event::{Calls, EventKind, Events, Pattern, guarded, note_cache},
     random,
     sync::{AtomicU64, Mutex, Ordering},
     time::{self, Instant},
@@ -151,7 +151,9 @@ where
         } else if entry.is_throttled(now) {
             let status = stale(WhyStale::Failed);
             Look::Serve(entry, status)
-        } else if self.settings.while_revalidate.is_zero() {
+        } else if self.settings.while_revalidate.is_zero()
+            || entry.times().life(now, &self.settings, uniform) == Life::IfError
+        {
             Look::Load(Some(entry))
         } else {
             let status = stale(WhyStale::Revalidating);
@@ -211,26 +213,37 @@ where
         left.is_some()
     }
 
+    /// Ends a load after the code of its key has panicked, and so without it.
+    #[cold]
+    pub(super) fn abandon(&self, flight: &Arc<Flight<V>>) {
+        let is_it = |_: &Hashed<K>, other: &mut Arc<Flight<V>>| Arc::ptr_eq(other, flight);
+        let left: Vec<_> = self.flights.lock().extract_if(is_it).collect();
+        let rejected = Rejected::new(self.settings.name, Reason::LoadFailed(LoadFailure::Cancelled));
+        flight.land(Landed::Failure { failure: Failure { rejected, error: None }, gives_way: true });
+        guarded(|| drop(left));
+    }
+
     /// Ends a load without anything to store.
     pub(super) fn land(&self, key: &K, flight: &Arc<Flight<V>>, landed: Landed<V>) {
         self.leave(key, flight, || ());
         flight.land(landed);
     }
 
-    /// Stores what was loaded, unless that was voided meanwhile. What is left to do far away, if it was stored.
-    pub(super) fn store(&self, key: &K, flight: &Arc<Flight<V>>, entry: &Entry<V>) -> Option<St::Writing> {
+    /// Stores what was loaded, unless that was voided meanwhile. What became of it, if it was not.
+    pub(super) fn store(&self, key: &K, flight: &Arc<Flight<V>>, entry: &Entry<V>) -> Option<Put<St::Writing>> {
         let put = self.store.put(key.clone(), entry.clone());
-        if self.leave(key, flight, || entry.confirm()) {
-            return Some(self.account(put));
+        self.account(&put);
+        if self.leave(key, flight, || entry.confirm()) && self.marks.spare(entry) {
+            return Some(put);
         }
-        drop(self.account(put));
+        drop(put);
         self.store.expire(key, entry);
         self.events.emit(|| EventKind::LoadVoided);
         None
     }
 
-    fn account(&self, put: Put<St::Writing>) -> St::Writing {
-        let Put { writing, evicted, expired, too_large } = put;
+    fn account(&self, put: &Put<St::Writing>) {
+        let Put { evicted, expired, too_large, .. } = *put;
         if evicted > 0 || expired > 0 {
             let counts = self.counts.here();
             add(&counts.evictions, evicted);
@@ -240,7 +253,6 @@ where
         if too_large {
             self.events.emit(|| EventKind::EntryTooLarge);
         }
-        writing
     }
 
     /// Whether a call that came at `joined` must not have what a load brought that had begun before: its tag was invalidated in between.
@@ -252,16 +264,14 @@ where
     // What the handle does.
 
     /// Whoever waits for the load that is under way had come before, and gets it; it is not stored.
-    fn void(&self, key: &K) {
+    fn void(&self, key: &K) -> Option<(Hashed<K>, Arc<Flight<V>>)> {
         let hashed = self.hashed(key);
-        let left = self.flights.lock().remove_entry(&hashed as &dyn LookAt<K>);
-        drop(left);
+        self.flights.lock().remove_entry(&hashed as &dyn LookAt<K>)
     }
 
-    pub(super) fn put(&self, key: K, value: V, ttl: Duration, tags: Tags) -> St::Writing {
-        self.void(&key);
+    pub(super) fn put(&self, key: K, value: V, (ttl, max_stale): (Duration, Duration), tags: Tags) -> St::Writing {
+        let _left = self.void(&key);
         let now = time::now();
-        let max_stale = self.max_stale();
         let times = Times::new(now, now, ttl, max_stale);
         let entry = Entry::provisional(Content::Value(value), times, self.next_generation(), tags).with_far(
             None,
@@ -270,12 +280,16 @@ where
         );
         entry.confirm();
         let put = self.store.put(key, entry);
-        self.account(put)
+        self.account(&put);
+        put.writing
     }
 
     pub(super) fn invalidate(&self, key: &K) -> St::Writing {
-        self.void(key);
-        self.store.remove(key)
+        let _left = self.void(key);
+        let writing = self.store.remove(key);
+        // Who came in between may have found what was still there.
+        let _left_since = self.void(key);
+        writing
     }
 
     pub(super) fn invalidate_tag(&self, tag: &str) -> St::Writing {
@@ -284,9 +298,10 @@ where
     }
 
     pub(super) fn clear(&self) -> St::Writing {
-        let left = std::mem::take(&mut *self.flights.lock());
-        drop(left);
-        self.store.clear()
+        let _left = std::mem::take(&mut *self.flights.lock());
+        let writing = self.store.clear();
+        let _left_since = std::mem::take(&mut *self.flights.lock());
+        writing
     }
 
     /// Hits tell nobody, so this is done where it costs them nothing.

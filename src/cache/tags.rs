@@ -36,7 +36,8 @@ impl Marks {
         let mut forgotten = HashMap::new();
         if marks.of.len() >= MOST && !marks.of.contains_key(&tag) {
             forgotten = std::mem::take(&mut marks.of);
-            marks.floor = generation;
+            // Others may have overtaken this one.
+            marks.floor = forgotten.values().copied().fold(marks.floor.max(generation), u64::max);
         }
         let mark = marks.of.entry(tag).or_insert(0);
         *mark = generation.max(*mark);
@@ -68,5 +69,33 @@ impl Marks {
         let Some(tags) = entry.tags() else { return 0 };
         let marks = self.marks.lock();
         tags.iter().filter_map(|tag| marks.of.get(tag).copied()).fold(marks.floor, u64::max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cache::{entry::Content, life::Times},
+        time::{self, Instant},
+    };
+
+    #[test]
+    fn an_invalidation_that_was_overtaken_does_not_undo_the_later_ones() {
+        let marks = Marks::new();
+        for tag in 0..MOST {
+            marks.mark(&tag.to_string(), 9);
+        }
+        let times = Times {
+            fresh_until: Instant::NEVER,
+            stale_until: Instant::NEVER,
+            created: time::now(),
+            stored: time::now(),
+        };
+        let entry = Entry::provisional(Content::Value(()), times, 7, ["0".into()].into());
+        assert!(!marks.spare(&entry));
+        // Numbered before, and here after.
+        marks.mark("late", 5);
+        assert!(!marks.spare(&entry));
     }
 }

@@ -1,7 +1,7 @@
 //! Inspect, control, and use without tower.
 
 use buttress::{
-    EventKind,
+    Deadline, EventKind,
     cache::{CacheLayer, Keep, MemoryStore},
 };
 
@@ -111,8 +111,9 @@ async fn an_entry_larger_than_all_the_room_is_passed_on_and_reported() {
         }
     });
     handle.put(1, 50);
-    let service = handle.layer(|key: &u32| Some(*key)).layer(service_fn(async |_: u32| Ok::<_, AppError>(101)));
-    assert_eq!(service.oneshot(2).await, Ok(101));
+    let layer = handle.layer(|key: &u32| Some(*key)).tell(|answer, status| (answer, name(status)));
+    let service = layer.layer(service_fn(async |_: u32| Ok::<_, AppError>(101)));
+    assert_eq!(service.oneshot(2).await, Ok((101, "loaded")), "and does not say that it was stored");
     assert_eq!([handle.get(&1), handle.get(&2)], [Some(50), None], "nobody else had to leave");
     assert_eq!((reported.load(Ordering::SeqCst), handle.stats().bytes), (1, 50));
 }
@@ -129,4 +130,32 @@ fn settings_that_cannot_work_are_errors_of_the_constructors() {
 #[should_panic(expected = "invalid `jitter`")]
 fn the_plain_constructor_panics_and_says_why() {
     let _ = CacheHandle::<u32, u32>::new(BASE.jitter(2.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_call_is_counted_once_however_often_it_waits() {
+    let bench = Bench::new(BASE.in_turn());
+    bench.dependency.then(Then::Fail(AppError::Down));
+    bench.dependency.takes(SECOND);
+    let answers = futures::future::join_all((0..10).map(|_| bench.ask(1))).await;
+    assert!(answers.into_iter().all(|answer| answer.is_err()));
+    let stats = bench.handle.stats();
+    assert_eq!((stats.misses, stats.loads, stats.errors, stats.collapsed), (10, 10, 10, 9));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_comes_after_its_deadline_is_a_miss_all_the_same() {
+    let bench = Bench::new(BASE);
+    let late = Deadline::after(Duration::ZERO).scope(bench.ask(1));
+    assert!(late.await.is_err());
+    assert_eq!((bench.handle.stats().misses, bench.handle.stats().calls()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_put_as_negative_is_not_served_past_its_time() {
+    let bench = Bench::new(BASE.negative_ttl(SECOND).stale_while_revalidate(MINUTE));
+    bench.handle.put_for(1, 99, Keep::negative());
+    assert_eq!(bench.says(1).await, (99, "fresh"));
+    pass(SECOND).await;
+    assert_eq!(bench.says(1).await, (1, "stored"));
 }

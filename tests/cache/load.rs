@@ -331,3 +331,27 @@ async fn a_hit_touches_no_breaker_below() {
     let refused = service.oneshot(Ask(2)).await.unwrap_err().as_rejected().unwrap();
     assert_eq!(refused.policy(), "below");
 }
+
+/// A waker that panics.
+struct Falls;
+
+impl std::task::Wake for Falls {
+    fn wake(self: Arc<Self>) {
+        panic!("told so");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waker_that_panics_keeps_nobody_else_from_being_woken() {
+    let bench = Bench::new(BASE);
+    bench.dependency.takes(SECOND);
+    let mut falls = Box::pin(bench.service().oneshot(Ask(1)));
+    let waker = Arc::new(Falls).into();
+    assert!(falls.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending());
+    let waits = [(); 3].map(|()| tokio::spawn(bench.service().oneshot(Ask(1))));
+    settle().await;
+    pass(SECOND).await;
+    settle().await;
+    assert!(waits.iter().all(tokio::task::JoinHandle::is_finished));
+    assert_eq!(bench.handle.stats().errors, 0);
+}

@@ -114,7 +114,7 @@ async fn a_weigher_that_panics_is_a_load_that_failed_and_nobody_waits_for_ever()
     for _ in 0..2 {
         assert!(service.clone().oneshot(1).await.is_err());
     }
-    assert_eq!(cache.stats().in_flight, 0);
+    assert_eq!((cache.stats().in_flight, cache.stats().errors), (0, 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -130,4 +130,122 @@ async fn what_has_expired_leaves_when_another_comes() {
     }
     let stats = cache.stats();
     assert_eq!((stats.entries, stats.expirations, stats.evictions), (100, 100, 0));
+}
+
+/// A value whose drop panics when told to.
+struct Drops(Arc<AtomicBool>);
+
+impl Drop for Drops {
+    fn drop(&mut self) {
+        assert!(!self.0.load(Ordering::SeqCst), "told so");
+    }
+}
+
+#[test]
+fn all_is_forgotten_also_when_the_drop_of_one_value_panics() {
+    let (calm, panics) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let cache = CacheHandle::<u32, Drops>::new(BASE.max_entries(100_000));
+    for key in 0..1_000 {
+        cache.put(key, Drops(Arc::clone(if key == 7 { &panics } else { &calm })));
+    }
+    panics.store(true, Ordering::SeqCst);
+    assert!(catch_unwind(AssertUnwindSafe(|| cache.clear())).is_err());
+    assert_eq!(cache.stats().entries, 0);
+}
+
+#[test]
+fn weights_that_no_sum_holds_are_summed_all_the_same() {
+    let settings = BASE.max_entries(10);
+    let store = MemoryStore::weighed(settings, |_: &u32, weight: &u64| *weight).unwrap();
+    let cache = CacheHandle::with_store(settings, store).unwrap();
+    for weight in [u64::MAX, u64::MAX - 1, u64::MAX / 2, 1 << 62] {
+        for key in 0..4 {
+            cache.put(key, weight);
+        }
+        cache.put(9, 9);
+        for key in 0..4 {
+            cache.invalidate(&key);
+        }
+        let stats = cache.stats();
+        assert_eq!((stats.entries, stats.bytes), (1, 9), "{weight}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_put_stays_also_when_an_older_load_brings_what_is_too_large() {
+    let settings = BASE.max_bytes(100);
+    let store = MemoryStore::weighed(settings, |_: &u32, value: &u32| u64::from(*value)).unwrap();
+    let cache = CacheHandle::with_store(settings, store).unwrap();
+    let slow = service_fn(async |_: u32| {
+        tokio::time::sleep(SECOND).await;
+        Ok::<_, AppError>(101)
+    });
+    let load = tokio::spawn(cache.layer(|key: &u32| Some(*key)).layer(slow).oneshot(1));
+    settle().await;
+    cache.put(1, 50);
+    assert_eq!(load.await.unwrap(), Ok(101));
+    assert_eq!(cache.get(&1), Some(50));
+}
+
+/// What a [`Fickle`] key does next.
+static FICKLE: Mutex<Option<(&str, u32)>> = Mutex::new(None);
+
+/// A key whose code panics the so-manieth time.
+struct Fickle;
+
+impl Fickle {
+    fn does(what: &str) {
+        let mut told = FICKLE.lock().unwrap();
+        match &mut *told {
+            Some((panics, left)) if *panics == what && *left > 0 => {
+                *left -= 1;
+                if *left == 0 {
+                    drop(told);
+                    panic!("told so");
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Clone for Fickle {
+    fn clone(&self) -> Self {
+        Self::does("clone");
+        Self
+    }
+}
+
+impl Hash for Fickle {
+    fn hash<H: Hasher>(&self, _: &mut H) {
+        Self::does("hash");
+    }
+}
+
+impl PartialEq for Fickle {
+    fn eq(&self, _: &Self) -> bool {
+        Self::does("eq");
+        true
+    }
+}
+
+impl Eq for Fickle {}
+
+/// fusioncache_647_lock_retained_when_a_factory_throws
+#[tokio::test(start_paused = true)]
+async fn a_key_that_panics_at_any_moment_of_a_load_leaves_nobody_waiting() {
+    for what in ["clone", "hash", "eq"] {
+        for time in 1..20 {
+            let cache = CacheHandle::<Fickle, u32>::new(BASE);
+            let inner = service_fn(async |()| Ok::<_, AppError>(7));
+            let service = cache.layer(|(): &()| Some(Fickle)).layer(inner);
+            *FICKLE.lock().unwrap() = Some((what, time));
+            let _ = tokio::spawn(service.clone().oneshot(())).await;
+            settle().await;
+            *FICKLE.lock().unwrap() = None;
+            let next = tokio::time::timeout(MINUTE, service.oneshot(())).await;
+            assert_eq!(next, Ok(Ok(7)), "{what} {time}");
+            assert_eq!(cache.stats().in_flight, 0, "{what} {time}");
+        }
+    }
 }

@@ -259,3 +259,33 @@ async fn revalidation_comes_before_waiting_and_waiting_before_nothing() {
     pass(15 * SECOND).await;
     assert_eq!(bench.ask(1).await, Err(AppError::Down));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_found_stale_is_served_only_while_it_may_be_when_its_call_is_polled() {
+    let bench = stale(REVALIDATING).await;
+    let late = bench.service().call(Ask(1));
+    pass(MINUTE).await;
+    assert_eq!(late.await.map(|(answer, _)| answer), Ok(2));
+
+    // What is only for errors by then has its load waited for.
+    let bench = stale(REVALIDATING.stale_if_error(10 * MINUTE)).await;
+    let late = bench.service().call(Ask(1));
+    pass(MINUTE).await;
+    assert_eq!(late.await.map(|(answer, _)| answer), Ok(2));
+    let stats = bench.handle.stats();
+    assert_eq!((stats.misses, stats.stale), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_came_before_a_load_failed_asks_no_more_within_the_throttle() {
+    for settings in [IF_ERROR, REVALIDATING] {
+        let bench = stale(settings).await;
+        bench.dependency.then(Then::Fail(AppError::Down));
+        let calls = [(); 5].map(|()| bench.service().call(Ask(1)));
+        for call in calls {
+            assert_eq!(call.await.map(|(answer, _)| answer), Ok(1));
+            settle().await;
+        }
+        assert_eq!(bench.dependency.calls(), 2);
+    }
+}

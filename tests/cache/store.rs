@@ -3,7 +3,7 @@
 use std::{collections::HashMap, future::Future, pin::Pin};
 
 use buttress::{
-    BoxError,
+    BoxError, Outcome,
     cache::{Cache, Early, Entry, Envelope, Fetched, Keep, MemoryStore, Put, Store, Usage},
 };
 
@@ -297,4 +297,122 @@ async fn an_entry_that_is_void_is_gone_at_once_and_one_that_is_aged_is_stale() {
     one.handle.store().get(&1).unwrap().age();
     dependency.then(Then::Fail(AppError::Down));
     assert_eq!(one.says(1).await, (1, "stale: failed"));
+}
+
+/// Fresh when one had loaded it, and past that by eleven seconds.
+async fn stale_far_away(settings: CacheSettings) -> Node {
+    let (one, other) = fleet(settings).await;
+    one.says(1).await;
+    arrive().await;
+    pass(21 * SECOND).await;
+    settle().await;
+    other.dependency.takes(5 * SECOND);
+    other
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_when_what_is_stale_far_away_has_passed_its_last_moment_waits_for_the_load() {
+    let node = stale_far_away(BASE.stale_while_revalidate(12 * SECOND)).await;
+    assert_eq!(node.says(1).await, (1, "stale: revalidating"));
+    pass(2 * SECOND).await;
+    let started = tokio::time::Instant::now();
+    assert_eq!(node.says(1).await, (2, "collapsed"));
+    assert!(started.elapsed() < 5 * SECOND, "woken by the load");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_stale_far_away_is_not_served_meanwhile_when_it_is_only_for_errors() {
+    let node = stale_far_away(BASE.stale_while_revalidate(12 * SECOND).stale_if_error(MINUTE)).await;
+    assert_eq!(node.says(1).await, (1, "stale: revalidating"));
+    pass(2 * SECOND).await;
+    assert_eq!(node.says(1).await, (2, "collapsed"));
+
+    let node = stale_far_away(BASE.stale_while_revalidate(12 * SECOND).stale_if_error(MINUTE)).await;
+    node.dependency.then(Then::Fail(AppError::Down));
+    assert_eq!(node.says(1).await, (1, "stale: revalidating"));
+    pass(2 * SECOND).await;
+    assert_eq!(node.says(1).await, (1, "stale: failed"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_soft_time_out_holds_for_what_is_stale_far_away() {
+    let settings = BASE.stale_while_revalidate(12 * SECOND).stale_if_error(MINUTE).soft_timeout(SECOND);
+    let node = stale_far_away(settings).await;
+    assert_eq!(node.says(1).await, (1, "stale: revalidating"));
+    pass(2 * SECOND).await;
+    let started = tokio::time::Instant::now();
+    assert_eq!(node.says(1).await, (1, "stale: slow"));
+    assert!(started.elapsed() < 2 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_after_its_tag_was_invalidated_is_not_answered_with_what_is_stale_far_away() {
+    let (one, other) = fleet(BASE.stale_while_revalidate(MINUTE)).await;
+    one.handle.put_for(1, 11, Keep::default().tag("t")).await.unwrap();
+    pass(11 * SECOND).await;
+    settle().await;
+    other.dependency.takes(5 * SECOND);
+    assert_eq!(other.says(1).await, (11, "stale: revalidating"));
+    drop(other.handle.invalidate_tag("t"));
+    assert_eq!(other.says(1).await, (1, "collapsed"));
+}
+
+/// A dead dependency is asked once in a throttle, also by who has nothing at hand but what is far away.
+#[tokio::test(start_paused = true)]
+async fn what_is_stale_far_away_is_throttled_too() {
+    for settings in [BASE.stale_if_error(MINUTE), BASE.stale_while_revalidate(MINUTE)] {
+        let node = stale_far_away(settings.throttle(20 * SECOND)).await;
+        node.dependency.then(Then::Fail(AppError::Down));
+        node.says(1).await;
+        pass(6 * SECOND).await;
+        settle().await;
+        let calls = node.dependency.calls();
+        for _ in 0..5 {
+            assert_eq!(node.says(1).await, (1, "stale: failed"));
+        }
+        arrive().await;
+        assert_eq!(node.dependency.calls(), calls);
+        pass(20 * SECOND).await;
+        node.says(1).await;
+        arrive().await;
+        assert_eq!(node.dependency.calls(), calls + 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_aged_is_served_at_once_no_longer_than_any_that_is_stale() {
+    let (one, _) = fleet(BASE.stale_while_revalidate(5 * SECOND).stale_if_error(MINUTE)).await;
+    one.says(1).await;
+    arrive().await;
+    one.handle.store().far.lock().unwrap().clear();
+    one.handle.store().get(&1).unwrap().age();
+    pass(16 * SECOND).await;
+    assert_eq!(one.says(1).await, (2, "stored"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_loaded_across_the_invalidation_of_its_tag_is_not_stored_far_away_either() {
+    let node = fleet(BASE).await.0;
+    let keep = |_: &u32| Keep::default().tag("t");
+    let layer = node.handle.layer(|ask: &Ask| Some(ask.0)).keep(keep).tell(|answer, status| (answer, name(status)));
+    node.dependency.takes(SECOND);
+    let load = tokio::spawn(layer.layer(node.dependency.client()).oneshot(Ask(1)));
+    arrive().await;
+    node.handle.invalidate_tag("t").await.unwrap();
+    assert_eq!(load.await.unwrap(), Ok((1, "loaded")));
+    arrive().await;
+    assert!(node.handle.store().far.lock().unwrap().is_empty());
+    assert_eq!(node.handle.stats().entries, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_a_failure_gives_way_to_what_is_stale_far_away() {
+    let node = stale_far_away(BASE.stale_if_error(MINUTE)).await;
+    let bad = |result: Result<&u32, &AppError>| {
+        if result.is_ok() { Outcome::TRANSIENT } else { Outcome::Success }
+    };
+    let layer = node.handle.layer(|ask: &Ask| Some(ask.0)).classify(bad).tell(|answer, status| (answer, name(status)));
+    let service: Cache<_, _, _, _, _> = layer.layer(node.dependency.client());
+    let both = futures::future::join(service.clone().oneshot(Ask(1)), service.oneshot(Ask(1))).await;
+    assert_eq!(both, (Ok((1, "stale: failed")), Ok((1, "stale: failed"))));
 }
