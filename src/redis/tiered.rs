@@ -109,6 +109,13 @@ impl<V: Send + Sync + 'static, C: Codec<V>> TieredStore<V, C> {
 }
 
 impl<V: Send + Sync + 'static, C: Codec<V>> Tiers<V, C> {
+    /// What was still far away may have been found, and be near, since it was forgotten near. Tracking tells of that by itself.
+    fn hear_oneself(&self, heard: Heard) {
+        if self.far.settings.invalidation != Invalidation::Tracking {
+            self.watch.heard(heard);
+        }
+    }
+
     /// Sees to it that there is one who listens.
     fn listen(self: &Arc<Self>) {
         if self.far.settings.invalidation == Invalidation::None {
@@ -198,19 +205,31 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Store<CacheKey, V> for TieredStore<V
 
     fn remove(&self, key: &CacheKey) -> Writing {
         let Done = self.tiers.near.remove(key);
-        let (far, digest, stamp) = (Arc::clone(&self.tiers.far), key.digest(), self.tiers.far.stamp());
-        Writing(Box::pin(async move { far.forget(&digest, stamp).await }))
+        let (this, digest, stamp) = (Arc::clone(&self.tiers), key.digest(), self.tiers.far.stamp());
+        Writing(Box::pin(async move {
+            let done = this.far.forget(&digest, stamp).await;
+            this.hear_oneself(Heard::Key(digest));
+            done
+        }))
     }
 
     fn remove_tag(&self, tag: &str) -> Writing {
-        let (far, tag) = (Arc::clone(&self.tiers.far), digest_of_tag(tag));
-        Writing(Box::pin(async move { far.forget_tag(&tag).await }))
+        let (this, tag) = (Arc::clone(&self.tiers), digest_of_tag(tag));
+        Writing(Box::pin(async move {
+            let done = this.far.forget_tag(&tag).await;
+            this.hear_oneself(Heard::Tag(tag));
+            done
+        }))
     }
 
     fn clear(&self) -> Writing {
         let Done = self.tiers.near.clear();
-        let far = Arc::clone(&self.tiers.far);
-        Writing(Box::pin(async move { far.forget_all().await }))
+        let this = Arc::clone(&self.tiers);
+        Writing(Box::pin(async move {
+            let done = this.far.forget_all().await;
+            this.hear_oneself(Heard::All);
+            done
+        }))
     }
 
     fn usage(&self) -> Usage {

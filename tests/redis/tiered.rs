@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use buttress::{
-    cache::{CacheSettings, MemoryStore},
+    cache::{CacheKey, CacheSettings, Keep, MemoryStore, Store},
     redis::{Invalidation, LaneSettings, Lanes, RedisStoreSettings, SingleLoad, TierSettings, TieredStore},
 };
 
@@ -423,4 +423,30 @@ async fn no_secret_is_in_any_debug() {
     one.says("s3cret").await;
     let shown = format!("{:?} {:?}", one.cache.store(), one.cache);
     assert!(!shown.contains("s3cret") && !shown.contains("user"), "{shown}");
+}
+
+type Invalidate = fn(&Tiered) -> <TieredStore<Page> as Store<CacheKey, Page>>::Writing;
+
+#[tokio::test]
+async fn what_was_found_before_an_invalidation_had_arrived_is_not_near_afterwards() {
+    let server = Server::start().await;
+    for (number, invalidation) in
+        [Invalidation::Tracking, Invalidation::PubSub, Invalidation::None].into_iter().enumerate()
+    {
+        let prefix = ["tracked", "published", "untold"][number];
+        let process = Process { store: STORE.invalidation(invalidation).prefix(prefix), ..PROCESS };
+        let node = process.start(&server.url(), &Dependency::new());
+        let ways: [Invalidate; 3] = [
+            |node| node.cache.invalidate(&key("a")),
+            |node| node.cache.invalidate_tag("tag"),
+            |node| node.cache.clear(),
+        ];
+        for way in ways {
+            node.cache.put_for(key("a"), vec![b'7'], Keep::default().tag("tag")).await.unwrap();
+            let invalidation = way(&node);
+            assert_eq!(node.says("a").await.1, "fresh", "from far away");
+            invalidation.await.unwrap();
+            until("it is not near", async || node.cache.get(&key("a")).is_none().then_some(())).await;
+        }
+    }
 }
