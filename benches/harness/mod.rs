@@ -97,6 +97,8 @@ pub(crate) enum Bound {
 #[derive(Clone, Copy)]
 enum Measure {
     Ratio(CaseId, CaseId),
+    /// Without what both have in common.
+    RatioBeyond(CaseId, CaseId, CaseId),
     TwoThreads(CaseId),
     /// The most that any of our cases allocates per call, but for those that may.
     Allocations,
@@ -158,6 +160,11 @@ impl Bench {
     /// Wants the time of one case in units of another's to keep a bound.
     pub(crate) fn gate(&mut self, name: &str, case: CaseId, of: CaseId, bound: Bound) {
         self.gates.push(Gate { name: name.to_owned(), bound, measure: Measure::Ratio(case, of) });
+    }
+
+    /// As [`gate`](Self::gate), of what each takes beyond a third: the loop that calls both of them, say.
+    pub(crate) fn gate_beyond(&mut self, name: &str, case: CaseId, of: CaseId, beyond: CaseId, bound: Bound) {
+        self.gates.push(Gate { name: name.to_owned(), bound, measure: Measure::RatioBeyond(case, of, beyond) });
     }
 
     /// Wants the throughput of two threads in units of one to keep a bound.

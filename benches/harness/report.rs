@@ -115,6 +115,10 @@ impl Bench {
         let measured = |CaseId(index)| self.cases[index].measured;
         match measure {
             Measure::Ratio(case, of) => Some(measured(case).ns? / measured(of).ns?),
+            Measure::RatioBeyond(case, of, beyond) => {
+                let beyond = measured(beyond).ns?;
+                Some((measured(case).ns? - beyond) / (measured(of).ns? - beyond))
+            }
             Measure::TwoThreads(case) => measured(case).two_threads,
             Measure::Value(value) => Some(value),
             Measure::AllocationsOf(case) => measured(case).allocations,
