@@ -108,7 +108,8 @@
 //! | a master that dies | | the next lane leads to the new one | the calls of its slots are decided by the policy until its replica goes on |
 //! | a slot that has moved, or is on its way | | | is followed to the node that is named |
 //!
-//! A replica that goes on knows what it had heard of: what was paid in the last moments before may be paid again. While a slot is on its way to another node, a call of several keys, some of which have arrived, is decided by the policy. Give
+//! A replica that goes on knows what it had heard of: what was paid in the last moments before may be paid again. While a slot is on its way to another node, a call of several keys, some of which have arrived, is decided by the policy. Such answers count for the breaker, so many of them turn all
+//! keys over to the policy; entries with tags are loaded and not kept while the slot of a tag is on its way; and a node without any slot is followed to only once it has one. Give
 //! [`try_from_cluster_urls`](Lanes::try_from_cluster_urls) several nodes, because a lane that is made while the only one is down is not made.
 //!
 //! # Limits
