@@ -126,7 +126,7 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Far<V, C> {
                 if !matches!(failure, RedisFailure::Away(_)) {
                     self.events.emit(|| EventKind::StoreFailed { why: failure.as_str() });
                 }
-                if *failure != RedisFailure::Answered {
+                if !matches!(failure, RedisFailure::Answered | RedisFailure::Moving) {
                     self.away.set(true, &self.events);
                 }
             }

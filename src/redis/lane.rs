@@ -75,7 +75,7 @@ impl Slot {
         };
         let (slot, source) = (self.clone(), source.clone());
         tokio::spawn(async move {
-            let connected = match tokio::time::timeout(connect_timeout, source.connect()).await {
+            let connected = match tokio::time::timeout(connect_timeout, source.connect(connect_timeout)).await {
                 Ok(connected) => connected,
                 Err(_) => Err(RedisFailure::TimedOut),
             };
@@ -99,10 +99,20 @@ impl Slot {
         }
     }
 
-    /// Forgets a lane that is broken, unless another one is in its place already.
-    pub(super) fn drop_lane(&self, lane: &Lane) {
+    /// Forgets a lane that is broken, unless another one is in its place already. Returns whether this is the first to find it so.
+    pub(super) fn drop_lane(&self, lane: &Lane) -> bool {
         let mut state = self.0.lock();
-        if matches!(state.is, Is::Ready(_)) && state.number == lane.number {
+        let is_there = matches!(state.is, Is::Ready(_)) && state.number == lane.number;
+        if is_there {
+            state.is = Is::Empty;
+        }
+        is_there
+    }
+
+    /// Forgets whatever lane there is. Who is asking on it goes on.
+    pub(super) fn forget(&self) {
+        let mut state = self.0.lock();
+        if matches!(state.is, Is::Ready(_)) {
             state.is = Is::Empty;
         }
     }

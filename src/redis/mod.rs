@@ -89,11 +89,11 @@
 //! # Lanes
 //!
 //! Operations share a few connections, on which many are under way at a time: a checkout of a pool for each of them would cost a `PING` each. A lane is
-//! made with the first operation that needs it, in a task of its own, and all who come meanwhile wait for that one. It is replaced when it breaks (one to a cluster replaces what breaks of it), and kept on a time-out, because
-//! a server that hung goes on where it was; only when a probe of the breaker is not answered either is the next one sent on a new connection.
+//! made with the first operation that needs it, in a task of its own, and all who come meanwhile wait for that one. It is replaced when it breaks, and the others with it, because an idle one does not know that its server
+//! has gone and come back (one to a cluster replaces what breaks of it, node by node, each when it is next asked). It is kept on a time-out, because a server that hung goes on where it was; only when a probe of the breaker is not answered either is the next one sent on a new connection.
 //!
 //! Every operation has one [`deadline`](LaneSettings::deadline), which includes the connection that it may have to wait for, and one breaker around all of them.
-//! Nothing is tried twice, except a script that Redis says it does not know, or a question whose slot has moved, which have not run.
+//! Nothing is tried twice, except a script that Redis says it does not know, or a question whose slot has moved or is on its way, which have not run.
 //!
 //! Lanes come from a URL, from a pool, from a pool over Sentinel, or from the URLs or a pool of a cluster. A lane is taken out of the pool for good, so the pool's own places stay for those who need a connection of their own, to
 //! block or to subscribe: [`Lanes::pool`].
@@ -106,10 +106,14 @@
 //! | limits of all keys in the same script | yes | yes | refused when it is built |
 //! | limits of all keys in leases | yes | yes | yes |
 //! | a master that dies | | the next lane leads to the new one | the calls of its slots are decided by the policy until its replica goes on |
-//! | a slot that has moved | | | is followed |
+//! | a slot that has moved, or is on its way | | | is followed |
 //!
-//! A replica that goes on knows what it had heard of: what was paid in the last moments before may be paid again. While a slot is on its way to another node, its keys are decided by the policy. Give
+//! A replica that goes on knows what it had heard of: what was paid in the last moments before may be paid again. Give
 //! [`try_from_cluster_urls`](Lanes::try_from_cluster_urls) several nodes, because a lane that is made while the only one is down is not made.
+//!
+//! While a slot is on its way to another node, a question whose key is there already, or is new, is asked there (`ASK`), and the slot is still looked for where it was. A question
+//! of several keys that are not all on the same node, or of which one is new, is not executed by Redis until the slot has come (`TRYAGAIN`): that is [`RedisFailure::Moving`], which opens no breaker. So
+//! several limits of such a key are decided by the policy for so long, and with a single load each process loads for itself.
 //!
 //! # Limits
 //!
@@ -227,6 +231,7 @@ mod failure;
 mod far;
 mod far_read;
 mod far_write;
+mod follow;
 mod key;
 mod lane;
 mod lanes;

@@ -1,15 +1,20 @@
 //! Where connections come from, and the two kinds of them.
 
+use std::{sync::Arc, time::Duration};
+
 use deadpool_redis::{
     Connection, Pool, PoolError,
     cluster::{self, ClusterConnection},
     redis::{
-        Client, Cmd, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisError, RedisFuture, Value,
+        AsyncConnectionConfig, Client, Cmd, ConnectionInfo, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisError,
+        RedisFuture, RedisResult, Value,
         aio::{ConnectionLike, MultiplexedConnection},
         cluster::ClusterClient,
+        sentinel::SentinelClient,
     },
     sentinel,
 };
+use tokio::sync::Mutex;
 
 use super::failure::RedisFailure;
 use crate::error::ConfigError;
@@ -20,6 +25,16 @@ pub(super) enum Source {
     Sentinel(sentinel::Pool),
     Cluster(Box<ClusterClient>),
     ClusterPool(cluster::Pool),
+    /// One of a cluster, for as long as keys are on their way to it.
+    Node(Box<Client>),
+}
+
+/// Who tells of changes.
+#[derive(Clone)]
+pub(super) enum Teller {
+    Server(Client),
+    /// Whoever is the master then.
+    Master(Arc<Mutex<SentinelClient>>),
 }
 
 /// A connection that many operations share.
@@ -31,7 +46,7 @@ pub(super) enum Shared {
 
 impl Source {
     /// A connection of its own: the pool makes it, and keeps its places for those who borrow.
-    pub(super) async fn connect(&self) -> Result<Shared, RedisFailure> {
+    pub(super) async fn connect(&self, connect_timeout: Duration) -> Result<Shared, RedisFailure> {
         match self {
             Self::Single(pool) => {
                 pool.get().await.map(|pooled| Shared::Single(Connection::take(pooled))).map_err(failure)
@@ -45,18 +60,40 @@ impl Source {
             Self::Cluster(client) => {
                 client.get_async_connection().await.map(Shared::Cluster).map_err(|error| connect_failure(&error))
             }
+            Self::Node(client) => {
+                let connected = client.get_multiplexed_async_connection_with_config(&config(connect_timeout)).await;
+                connected.map(Shared::Single).map_err(|error| connect_failure(&error))
+            }
         }
     }
 }
 
+impl Teller {
+    pub(super) fn at(url: &str) -> Result<Self, ConfigError> {
+        let client = url.into_connection_info().and_then(resp3);
+        client.map(Self::Server).map_err(|_| ConfigError::new("url", "must be a redis:// URL"))
+    }
+
+    pub(super) async fn client(&self) -> RedisResult<Client> {
+        match self {
+            Self::Server(client) => Ok(client.clone()),
+            Self::Master(sentinel) => {
+                let client = sentinel.lock().await.async_get_client().await?;
+                resp3(client.get_connection_info().clone())
+            }
+        }
+    }
+}
+
+/// The outer deadline is the only one, and a lane survives it.
+pub(super) fn config(connect_timeout: Duration) -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new().set_connection_timeout(Some(connect_timeout)).set_response_timeout(None)
+}
+
 /// Of connections that are told more than they ask for.
-pub(super) fn resp3(url: &str) -> Result<Vec<Client>, ConfigError> {
-    let open = || {
-        let info = url.into_connection_info()?;
-        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        Client::open(info.set_redis_settings(settings))
-    };
-    open().map(|client| vec![client]).map_err(|_| ConfigError::new("url", "must be a redis:// URL"))
+fn resp3(info: ConnectionInfo) -> RedisResult<Client> {
+    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    Client::open(info.set_redis_settings(settings))
 }
 
 fn failure(error: PoolError) -> RedisFailure {

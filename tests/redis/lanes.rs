@@ -70,6 +70,25 @@ async fn a_lane_that_breaks_is_replaced_once_for_all_who_come() {
     assert_eq!(proxy.accepted(), 2);
 }
 
+/// An idle connection does not know that its server has gone and come back.
+#[tokio::test]
+async fn when_a_lane_breaks_those_that_are_idle_are_replaced_too() {
+    let mut server = Server::start().await;
+    let lanes = lanes(&server.url(), PATIENT.lanes(3));
+    // Each lane in its turn: they change after many operations.
+    let use_all = async || {
+        for _ in 0..3 * 256 {
+            assert_eq!(lanes.query(&get("a")).await, Ok(None::<String>));
+        }
+    };
+    use_all().await;
+    let clients: String = server.ask("CLIENT", "LIST").await;
+    assert_eq!(clients.lines().filter(|client| client.contains("cmd=get")).count(), 3);
+    server.restart().await;
+    assert_eq!(lanes.query::<Option<String>>(&get("a")).await, Err(RedisFailure::Disconnected));
+    use_all().await;
+}
+
 #[tokio::test]
 async fn a_lane_survives_a_time_out() {
     let server = Server::start().await;
