@@ -88,7 +88,7 @@ const RATE_LIMIT: [&str; 25] = [
     "keyed_waiting",
     "loom_models",
 ];
-const REDIS: [&str; 29] = [
+const REDIS: [&str; 30] = [
     "policy",
     "failure",
     "key",
@@ -97,6 +97,7 @@ const REDIS: [&str; 29] = [
     "limit_policy",
     "source",
     "lane",
+    "follow",
     "lanes",
     "away",
     "code",

@@ -1,28 +1,25 @@
 //! A script that is asked by its hash.
 
 use deadpool_redis::redis::{
-    Cmd, ErrorKind, FromRedisValue, RedisResult, Script, ServerErrorKind, ToRedisArgs, Value, cmd,
+    Arg, Cmd, ErrorKind, FromRedisValue, RedisResult, Script, ServerErrorKind, ToRedisArgs, cmd,
 };
 
-use super::{lanes::Question, source::Shared};
+use super::{follow::Followed, lanes::Question};
 
 pub(super) struct Code {
     hash: String,
-    /// How it is made known to a server that does not know it.
-    load: Cmd,
+    text: &'static str,
 }
 
 /// A question to a script: its keys, and then its arguments.
 pub(super) struct Call<'a> {
     call: Cmd,
-    load: &'a Cmd,
+    code: &'a Code,
 }
 
 impl Code {
-    pub(super) fn new(code: &str) -> Self {
-        let mut load = cmd("SCRIPT");
-        load.arg("LOAD").arg(code);
-        Self { hash: Script::new(code).get_hash().to_owned(), load }
+    pub(super) fn new(text: &'static str) -> Self {
+        Self { hash: Script::new(text).get_hash().to_owned(), text }
     }
 
     pub(super) fn call(&self, keys: impl ExactSizeIterator<Item = String>) -> Call<'_> {
@@ -31,7 +28,7 @@ impl Code {
         for key in keys {
             call.arg(key);
         }
-        Call { call, load: &self.load }
+        Call { call, code: self }
     }
 }
 
@@ -40,15 +37,26 @@ impl Call<'_> {
         self.call.arg(argument);
         self
     }
+
+    /// The same question, with the whole script instead of its hash.
+    fn in_full(&self) -> Cmd {
+        let mut call = cmd("EVAL");
+        call.arg(self.code.text);
+        for argument in self.call.args_iter().skip(2) {
+            if let Arg::Simple(bytes) = argument {
+                call.arg(bytes);
+            }
+        }
+        call
+    }
 }
 
 impl<T: FromRedisValue + Send> Question<T> for Call<'_> {
-    async fn ask(&self, mut lane: Shared) -> RedisResult<T> {
+    async fn ask(&self, mut lane: Followed<'_>) -> RedisResult<T> {
         match self.call.query_async(&mut lane).await {
-            // So it has not run.
+            // So it has not run. It goes to the very node that does not know it, which a `SCRIPT LOAD` in a cluster need not.
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                self.load.query_async::<Value>(&mut lane).await?;
-                self.call.query_async(&mut lane).await
+                self.in_full().query_async(&mut lane).await
             }
             result => result,
         }

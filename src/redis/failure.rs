@@ -22,6 +22,9 @@ pub enum RedisFailure {
     /// Redis answered that it cannot serve now: it is loading, busy, read-only or has lost its master.
     #[error("redis cannot serve now")]
     Unavailable,
+    /// Keys are on their way from one node of a cluster to another, and not all on the same one. The command was not executed, and passes when they have come.
+    #[error("the keys are on their way to another node of redis")]
+    Moving,
     /// Redis answered with an error, or with something else than was asked for.
     #[error("redis answered with an error")]
     Answered,
@@ -43,8 +46,14 @@ impl RedisFailure {
             Self::TimedOut => "timed_out",
             Self::Disconnected => "disconnected",
             Self::Unavailable => "unavailable",
+            Self::Moving => "moving",
             Self::Answered => "answered",
         }
+    }
+
+    /// Whether it says of all of Redis that it is away, and not of this question alone.
+    pub(super) const fn is_of_all(self) -> bool {
+        !matches!(self, Self::Answered | Self::Moving)
     }
 
     pub(super) fn of(error: &RedisError) -> (Self, LaneIs) {
@@ -58,12 +67,11 @@ impl RedisFailure {
             ErrorKind::Server(ServerErrorKind::ReadOnly) => (Self::Unavailable, LaneIs::Broken),
             ErrorKind::Server(
                 ServerErrorKind::BusyLoading
-                | ServerErrorKind::TryAgain
                 | ServerErrorKind::ClusterDown
                 | ServerErrorKind::MasterDown
-                | ServerErrorKind::Moved
-                | ServerErrorKind::Ask,
+                | ServerErrorKind::Moved,
             ) => (Self::Unavailable, lane),
+            ErrorKind::Server(ServerErrorKind::TryAgain | ServerErrorKind::Ask) => (Self::Moving, lane),
             ErrorKind::ClusterConnectionNotFound => (Self::Disconnected, lane),
             ErrorKind::Extension if matches!(error.code(), Some("BUSY" | "MISCONF" | "NOREPLICAS")) => {
                 (Self::Unavailable, lane)

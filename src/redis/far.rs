@@ -126,7 +126,7 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Far<V, C> {
                 if !matches!(failure, RedisFailure::Away(_)) {
                     self.events.emit(|| EventKind::StoreFailed { why: failure.as_str() });
                 }
-                if *failure != RedisFailure::Answered {
+                if failure.is_of_all() {
                     self.away.set(true, &self.events);
                 }
             }

@@ -6,13 +6,15 @@ use std::{
     time::Duration,
 };
 
-use deadpool_redis::redis::cmd;
+use deadpool_redis::redis::{ErrorKind, RedisResult, ServerErrorKind, cmd};
 
 use super::{
     codec::Codec,
     envelope::{self, FRONT, Lengths, Opened, Sealed, Stamp},
     failure::RedisFailure,
     far::{Far, Flag, Note, Version, millis},
+    follow::Followed,
+    lanes::Question,
     names::{Digest, digest_of_tag},
     store_policy::SingleLoad,
 };
@@ -33,6 +35,9 @@ struct Looked<V> {
     /// A mark that nobody could read was overwritten.
     had_bad_mark: bool,
 }
+
+/// What is under these names.
+struct Marks<'a>(&'a [String]);
 
 /// The right to load for all, given back when it is dropped.
 struct Lease<V, C: Codec<V>> {
@@ -168,8 +173,7 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Far<V, C> {
             names.insert(0, self.names.all());
         }
         if !names.is_empty() {
-            let mut told: Vec<Option<Vec<u8>>> = self.ask(cmd("MGET").arg(&names)).await?;
-            marks.append(&mut told);
+            marks.append(&mut self.ask(&Marks(&names)).await?);
         }
         if !is_cluster {
             names.insert(0, self.names.all());
@@ -197,6 +201,21 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Far<V, C> {
         let front: Result<Vec<u8>, _> =
             self.ask(cmd("GETRANGE").arg(self.names.key(digest)).arg(0).arg(FRONT - 1)).await;
         front.is_ok_and(|front| front == envelope::front(false, stamp))
+    }
+}
+
+impl Question<Vec<Option<Vec<u8>>>> for Marks<'_> {
+    async fn ask(&self, mut lane: Followed<'_>) -> RedisResult<Vec<Option<Vec<u8>>>> {
+        match cmd("MGET").arg(self.0).query_async(&mut lane).await {
+            // They are in several slots, of which one has moved or is on its way: each finds its own.
+            Err(error) if matches!(error.kind(), ErrorKind::Server(ServerErrorKind::Ask | ServerErrorKind::Moved)) => {}
+            told => return told,
+        }
+        let mut told = Vec::with_capacity(self.0.len());
+        for name in self.0 {
+            told.push(cmd("GET").arg(name).query_async(&mut lane).await?);
+        }
+        Ok(told)
     }
 }
 

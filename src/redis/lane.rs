@@ -75,7 +75,7 @@ impl Slot {
         };
         let (slot, source) = (self.clone(), source.clone());
         tokio::spawn(async move {
-            let connected = match tokio::time::timeout(connect_timeout, source.connect()).await {
+            let connected = match tokio::time::timeout(connect_timeout, source.connect(connect_timeout)).await {
                 Ok(connected) => connected,
                 Err(_) => Err(RedisFailure::TimedOut),
             };

@@ -10,15 +10,18 @@ use std::{
 
 use deadpool_redis::{
     Manager, Pool, Runtime, cluster,
-    redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisResult, cluster::ClusterClientBuilder},
+    redis::{
+        Cmd, FromRedisValue, IntoConnectionInfo, RedisResult, cluster::ClusterClientBuilder, sentinel::SentinelClient,
+    },
     sentinel,
 };
 
 use super::{
     failure::{LaneIs, RedisFailure},
+    follow::{Followed, Nodes},
     lane::{Lane, Slot},
     policy::LaneSettings,
-    source::{self, Source},
+    source::{self, Source, Teller},
 };
 use crate::{
     circuit_breaker::{CircuitBreakerHandle, Permit},
@@ -42,16 +45,18 @@ struct Shared {
     settings: LaneSettings,
     breaker: CircuitBreakerHandle,
     /// Where it is told of changes.
-    listened: Vec<Client>,
+    listened: Vec<Teller>,
+    /// Where keys of a cluster are on their way to.
+    nodes: Option<Nodes>,
 }
 
 /// What can be asked on a lane.
 pub(super) trait Question<T>: Sync {
-    fn ask(&self, lane: source::Shared) -> impl Future<Output = RedisResult<T>> + Send;
+    fn ask(&self, lane: Followed<'_>) -> impl Future<Output = RedisResult<T>> + Send;
 }
 
 impl<T: FromRedisValue> Question<T> for Cmd {
-    async fn ask(&self, mut lane: source::Shared) -> RedisResult<T> {
+    async fn ask(&self, mut lane: Followed<'_>) -> RedisResult<T> {
         self.query_async(&mut lane).await
     }
 }
@@ -63,10 +68,7 @@ impl Lanes {
     ///
     /// Settings that cannot work, or a URL that is none. The error says nothing of it.
     pub fn try_from_url(url: &str, settings: LaneSettings) -> Result<Self, ConfigError> {
-        // The outer deadline is the only one, and a lane survives it.
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(settings.connect_timeout))
-            .set_response_timeout(None);
+        let config = source::config(settings.connect_timeout);
         let manager =
             Manager::new_with_config(url, config).map_err(|_| ConfigError::new("url", "must be a redis:// URL"))?;
         let pool = Pool::builder(manager)
@@ -74,7 +76,7 @@ impl Lanes {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|_| ConfigError::new("url", "must make a pool"))?;
-        Self::over(Source::Single(pool), settings, source::resp3(url)?)
+        Self::over(Source::Single(pool), settings, vec![Teller::at(url)?], None)
     }
 
     /// Lanes of the connections of a pool. Nothing is connected before the first operation.
@@ -83,7 +85,7 @@ impl Lanes {
     ///
     /// Settings that cannot work.
     pub fn try_new(pool: Pool, settings: LaneSettings) -> Result<Self, ConfigError> {
-        Self::over(Source::Single(pool), settings, Vec::new())
+        Self::over(Source::Single(pool), settings, Vec::new(), None)
     }
 
     /// As [`try_new`](Self::try_new), to the master that Sentinel names.
@@ -92,7 +94,7 @@ impl Lanes {
     ///
     /// Settings that cannot work.
     pub fn try_from_sentinel(pool: sentinel::Pool, settings: LaneSettings) -> Result<Self, ConfigError> {
-        Self::over(Source::Sentinel(pool), settings, Vec::new())
+        Self::over(Source::Sentinel(pool), settings, Vec::new(), None)
     }
 
     /// Lanes to the cluster of these nodes, which follow what the cluster says of its slots.
@@ -105,24 +107,27 @@ impl Lanes {
         settings: LaneSettings,
     ) -> Result<Self, ConfigError> {
         let urls: Vec<String> = urls.into_iter().map(|url| url.as_ref().to_owned()).collect();
-        // redis-rs would also send again what may have been executed; what was not, because its slot has moved or is about to, is sent again here.
-        let listened = urls.iter().map(|url| source::resp3(url)).collect::<Result<Vec<_>, _>>()?.concat();
+        // redis-rs would also send again what may have been executed; what was not, because its slot has moved or is on its way, is sent again here.
+        let listened = urls.iter().map(|url| Teller::at(url)).collect::<Result<Vec<_>, _>>()?;
+        let like = urls.first().and_then(|url| url.as_str().into_connection_info().ok());
+        let nodes = like.map(|like| Nodes::new(like, settings.connect_timeout));
         let client = ClusterClientBuilder::new(urls)
             .retries(0)
             .connection_timeout(settings.connect_timeout)
             .build()
             .map_err(|_| ConfigError::new("url", "must be redis:// URLs of one cluster"))?;
-        Self::over(Source::Cluster(Box::new(client)), settings, listened)
+        Self::over(Source::Cluster(Box::new(client)), settings, listened, nodes)
     }
 
     /// Lanes of the connections of a pool to a cluster. Its connections send again what may have been executed, up to 16 times within the deadline, and a
-    /// call may be paid as often; those of [`try_from_cluster_urls`](Self::try_from_cluster_urls) do not.
+    /// call may be paid as often; those of [`try_from_cluster_urls`](Self::try_from_cluster_urls) do not, and follow a slot
+    /// that moves by themselves.
     ///
     /// # Errors
     ///
     /// Settings that cannot work.
     pub fn try_from_cluster(pool: cluster::Pool, settings: LaneSettings) -> Result<Self, ConfigError> {
-        Self::over(Source::ClusterPool(pool), settings, Vec::new())
+        Self::over(Source::ClusterPool(pool), settings, Vec::new(), None)
     }
 
     /// Where a cache hears of changes: any server that has what the lanes lead to, for lanes of a pool, of which that is not known. The lanes and breaker
@@ -131,8 +136,21 @@ impl Lanes {
     /// # Errors
     ///
     /// A URL that is none, which the error says nothing of, and lanes that are shared already.
-    pub fn try_listening_at(mut self, urls: impl IntoIterator<Item = impl AsRef<str>>) -> Result<Self, ConfigError> {
-        let listened = urls.into_iter().map(|url| source::resp3(url.as_ref())).collect::<Result<Vec<_>, _>>()?.concat();
+    pub fn try_listening_at(self, urls: impl IntoIterator<Item = impl AsRef<str>>) -> Result<Self, ConfigError> {
+        let listened = urls.into_iter().map(|url| Teller::at(url.as_ref())).collect::<Result<_, _>>()?;
+        self.listening(listened)
+    }
+
+    /// As [`try_listening_at`](Self::try_listening_at), at the server that Sentinel names whenever a connection is made: at the new master after a failover.
+    ///
+    /// # Errors
+    ///
+    /// Lanes that are shared already.
+    pub fn try_listening_by_sentinel(self, sentinel: SentinelClient) -> Result<Self, ConfigError> {
+        self.listening(vec![Teller::Master(Arc::new(tokio::sync::Mutex::new(sentinel)))])
+    }
+
+    fn listening(mut self, listened: Vec<Teller>) -> Result<Self, ConfigError> {
         match Arc::get_mut(&mut self.shared) {
             Some(shared) => shared.listened = listened,
             None => return Err(ConfigError::new("lanes", "must not be shared yet")),
@@ -140,7 +158,7 @@ impl Lanes {
         Ok(self)
     }
 
-    pub(super) fn listened(&self) -> &[Client] {
+    pub(super) fn listened(&self) -> &[Teller] {
         &self.shared.listened
     }
 
@@ -148,12 +166,17 @@ impl Lanes {
         self.shared.settings.connect_timeout
     }
 
-    fn over(source: Source, settings: LaneSettings, listened: Vec<Client>) -> Result<Self, ConfigError> {
+    fn over(
+        source: Source,
+        settings: LaneSettings,
+        listened: Vec<Teller>,
+        nodes: Option<Nodes>,
+    ) -> Result<Self, ConfigError> {
         settings.check()?;
         let breaker = CircuitBreakerHandle::try_new(settings.breaker)?;
         let slots = (0..settings.lanes).map(|_| Slot::default()).collect();
         let next = AtomicUsize::new(0);
-        Ok(Self { shared: Arc::new(Shared { source, slots, next, settings, breaker, listened }) })
+        Ok(Self { shared: Arc::new(Shared { source, slots, next, settings, breaker, listened, nodes }) })
     }
 
     /// The breaker around every operation: its state, its events, and control.
@@ -168,7 +191,7 @@ impl Lanes {
     pub fn pool(&self) -> Option<&Pool> {
         match &self.shared.source {
             Source::Single(pool) => Some(pool),
-            Source::Sentinel(_) | Source::Cluster(_) | Source::ClusterPool(_) => None,
+            _ => None,
         }
     }
 
@@ -177,6 +200,9 @@ impl Lanes {
     }
 
     /// Asks one command. It must not block, and nothing that belongs to one connection (`WATCH`, `SELECT`, `SUBSCRIBE`) may be asked.
+    ///
+    /// In a cluster, a command with keys in several slots is asked in parts where redis-rs can split it (`MGET`, `MSET`, `DEL`), and all of it is asked anew when
+    /// the slot of one part has moved.
     ///
     /// # Errors
     ///
@@ -205,22 +231,15 @@ impl Lanes {
         permit: Permit,
         operation: &impl Question<T>,
     ) -> Result<T, RedisFailure> {
-        let Shared { source, slots, next, settings, breaker, .. } = &*self.shared;
+        let Shared { source, slots, next, settings, breaker, nodes, .. } = &*self.shared;
         // In runs, so that operations that come together are written and read together.
         let slot = &slots[next.fetch_add(1, Ordering::Relaxed) / RUN % slots.len()];
         let is_probe = breaker.state() != CircuitState::Closed;
         let mut used: Option<Lane> = None;
         let asked = tokio::time::timeout(settings.deadline, async {
             let lane = used.insert(slot.lane(source, settings.connect_timeout).await?);
-            let mut result = operation.ask(lane.connection.clone()).await;
-            let mut sent = None;
-            for _ in 0..MOST_MOVES {
-                let asked = sent.as_ref().unwrap_or(&lane.connection);
-                let Some(instead) = result.as_ref().err().and_then(|error| asked.instead(error)) else { break };
-                result = operation.ask(instead.clone()).await;
-                sent = Some(instead);
-            }
-            result.map_err(|error| {
+            let followed = Followed { connection: lane.connection.clone(), nodes: nodes.as_ref() };
+            operation.ask(followed).await.map_err(|error| {
                 let (failure, is) = RedisFailure::of(&error);
                 // One to a cluster leads to many nodes, and replaces what breaks of it.
                 if is == LaneIs::Broken && !self.is_cluster() {
@@ -232,7 +251,8 @@ impl Lanes {
         let result = asked.await.unwrap_or(Err(RedisFailure::TimedOut));
         match &result {
             Ok(_) => permit.success(),
-            Err(RedisFailure::Answered) => permit.record(Outcome::Permanent),
+            // It is there, and there is no reason to ask it nothing else.
+            Err(failure) if !failure.is_of_all() => permit.record(Outcome::Permanent),
             Err(failure) => {
                 // A lane survives a time-out, because a server that hung goes on where it was. But when even a probe has no answer, the other end
                 // may be gone without a word, and the next probe had better knock anew.
@@ -250,14 +270,13 @@ impl Lanes {
     fn replace(&self, slot: &Slot, lane: &Lane) {
         if slot.drop_lane(lane) {
             self.shared.slots.iter().for_each(Slot::forget);
+            self.shared.nodes.iter().for_each(Nodes::forget);
         }
     }
 }
 
 /// How many operations in a row take the same lane.
 const RUN: usize = 256;
-/// How often a question follows its slot.
-const MOST_MOVES: usize = 3;
 
 impl fmt::Debug for Lanes {
     /// Without the pool, which knows the password.

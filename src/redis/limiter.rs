@@ -68,7 +68,10 @@ impl<K: Key> Limiter<K> {
             return Taken::Now(asker.refuse(rejected));
         }
         match asker.lanes.admit() {
-            Err(_) => Taken::Now(self.decide_alone(key, cost, paid)),
+            Err(_) => {
+                asker.away.set(true, &asker.events);
+                Taken::Now(self.decide_alone(key, cost, paid))
+            }
             Ok(permit) => {
                 let (limiter, key) = (Arc::clone(self), key.clone());
                 let asking: Asking = Box::pin(async move { limiter.decide(permit, &key, cost, paid).await });
@@ -92,7 +95,10 @@ impl<K: Key> Limiter<K> {
                 Ok(())
             }
             Ok(Some(rejected)) => self.own.asker.refuse(rejected),
-            Err(_) => self.decide_alone(key, cost, paid),
+            Err(failure) => {
+                self.own.asker.away.set(failure.is_of_all(), &self.own.asker.events);
+                self.decide_alone(key, cost, paid)
+            }
         }
     }
 
@@ -122,7 +128,6 @@ impl<K: Key> Limiter<K> {
 
     fn decide_alone(&self, key: &K, cost: u64, paid: Paid<K>) -> Result<(), Rejected> {
         let asker = &self.own.asker;
-        asker.away.set(true, &asker.events);
         let verdict = match (&self.local, self.unavailable) {
             (Some(local), _) => local.try_acquire(key, cost),
             (None, Unavailable::Closed) => asker.refuse(Rejected::new(asker.events.name(), Reason::LimitUnknown)),

@@ -8,13 +8,12 @@ use std::{
     time::Duration,
 };
 
-use deadpool_redis::redis::{
-    AsyncConnectionConfig, Client, PushInfo, PushKind, RedisResult, Value, aio::MultiplexedConnection, cmd,
-};
+use deadpool_redis::redis::{PushInfo, PushKind, RedisResult, Value, aio::MultiplexedConnection, cmd};
 use tokio::sync::Notify;
 
 use super::{
     names::{Names, from_others},
+    source::{self, Teller},
     store_policy::Invalidation,
 };
 
@@ -30,7 +29,7 @@ pub(super) trait Hears: Send + Sync + 'static {
 
 pub(super) struct Listener {
     /// Any of them will do.
-    pub(super) servers: Vec<Client>,
+    pub(super) servers: Vec<Teller>,
     pub(super) invalidation: Invalidation,
     pub(super) names: Names,
     pub(super) origin: u64,
@@ -65,7 +64,7 @@ impl Listener {
         }
     }
 
-    async fn connect(&self, server: &Client, lost: &Arc<Notify>) -> RedisResult<MultiplexedConnection> {
+    async fn connect(&self, server: &Teller, lost: &Arc<Notify>) -> RedisResult<MultiplexedConnection> {
         let (hears, names, origin, lost) = (Weak::clone(&self.hears), self.names, self.origin, Arc::downgrade(lost));
         // In the connection's own task, so that what was told before an answer is known before it.
         let push = move |push: PushInfo| {
@@ -83,11 +82,8 @@ impl Listener {
             }
             Ok::<_, ()>(())
         };
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.connect_timeout))
-            .set_response_timeout(None)
-            .set_push_sender(push);
-        let mut connection = server.get_multiplexed_async_connection_with_config(&config).await?;
+        let config = source::config(self.connect_timeout).set_push_sender(push);
+        let mut connection = server.client().await?.get_multiplexed_async_connection_with_config(&config).await?;
         if self.invalidation == Invalidation::PubSub {
             connection.subscribe(self.names.channel()).await?;
         } else {

@@ -89,11 +89,12 @@
 //! # Lanes
 //!
 //! Operations share a few connections, on which many are under way at a time: a checkout of a pool for each of them would cost a `PING` each. A lane is
-//! made with the first operation that needs it, in a task of its own, and all who come meanwhile wait for that one. It is replaced when it breaks (one to a cluster replaces what breaks of it), and kept on a time-out, because
-//! a server that hung goes on where it was; only when a probe of the breaker is not answered either is the next one sent on a new connection.
+//! made with the first operation that needs it, in a task of its own, and all who come meanwhile wait for that one. It is replaced when it breaks, and the others with it, because an
+//! idle one does not know that its server has gone (one to a cluster replaces what breaks of it, node by node). It is kept on a time-out, because a server that hung goes on where it was;
+//! only when a probe of the breaker is not answered either is the next one sent on a new connection.
 //!
 //! Every operation has one [`deadline`](LaneSettings::deadline), which includes the connection that it may have to wait for, and one breaker around all of them.
-//! Nothing is tried twice, except a script that Redis says it does not know, or a question whose slot has moved or is about to, which have not run.
+//! Nothing is tried twice, except a script that Redis says it does not know, or a question whose slot has moved or is on its way, which have not run.
 //!
 //! Lanes come from a URL, from a pool, from a pool over Sentinel, or from the URLs or a pool of a cluster. A lane is taken out of the pool for good, so the pool's own places stay for those who need a connection of their own, to
 //! block or to subscribe: [`Lanes::pool`].
@@ -106,11 +107,14 @@
 //! | limits of all keys in the same script | yes | yes | refused when it is built |
 //! | limits of all keys in leases | yes | yes | yes |
 //! | a master that dies | | the next lane leads to the new one | the calls of its slots are decided by the policy until its replica goes on |
-//! | a slot that has moved, or is on its way | | | is followed to the node that is named |
+//! | a slot that has moved, or is on its way | | | is followed |
 //!
-//! A replica that goes on knows what it had heard of: what was paid in the last moments before may be paid again. While a slot is on its way to another node, a call of several keys, some of which have arrived, is decided by the policy. Such answers count for the breaker, so many of them turn all
-//! keys over to the policy; entries with tags are loaded and not kept while the slot of a tag is on its way; and a node without any slot is followed to only once it has one. Give
+//! A replica that goes on knows what it had heard of: what was paid in the last moments before may be paid again. Give
 //! [`try_from_cluster_urls`](Lanes::try_from_cluster_urls) several nodes, because a lane that is made while the only one is down is not made.
+//!
+//! While a slot is on its way to another node, a question whose key is there already, or is new, is asked there (`ASK`), and the slot is still looked for where it was. A question
+//! of several keys that are not all on the same node, or of which one is new, is not executed by Redis until the slot has come (`TRYAGAIN`): that is [`RedisFailure::Moving`], which opens no breaker. So
+//! several limits of such a key are decided by the policy for so long, and with a single load each process loads for itself.
 //!
 //! # Limits
 //!
@@ -166,6 +170,9 @@
 //! | [`Tracking`](Invalidation::Tracking), the default | Redis tells of every key of the prefix, whoever changed it, on one connection of its own: RESP3, Redis 6. Not in a cluster, where each master tells only of its own keys |
 //! | [`PubSub`](Invalidation::PubSub) | who writes says so on a channel. All who share the cache must, and what others write is not heard |
 //! | [`None`](Invalidation::None) | they do not: the near ttl is the bound |
+//!
+//! The connection is to the server of the URL that the lanes come from, or to a node of the cluster. For lanes of a pool it is said where: [at these servers](Lanes::try_listening_at), or
+//! [at the master that Sentinel names](Lanes::try_listening_by_sentinel).
 //!
 //! When that connection is lost, or does not answer its [`heartbeat`](TierSettings::heartbeat), what is near ages at once: it is as stale as if its time had come, so it is asked for in Redis, or
 //! served as far as the settings allow it. It ages once more when there is a new connection, because nobody knows what was missed. In between memory works as it does alone. Redis tells a process of its own writes too,
@@ -228,6 +235,7 @@ mod failure;
 mod far;
 mod far_read;
 mod far_write;
+mod follow;
 mod key;
 mod lane;
 mod lanes;

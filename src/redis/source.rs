@@ -1,17 +1,20 @@
 //! Where connections come from, and the two kinds of them.
 
+use std::{sync::Arc, time::Duration};
+
 use deadpool_redis::{
     Connection, Pool, PoolError,
     cluster::{self, ClusterConnection},
     redis::{
-        Client, Cmd, ErrorKind, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisError, RedisFuture, RedisResult,
-        ServerErrorKind, Value,
+        AsyncConnectionConfig, Client, Cmd, ConnectionInfo, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisError,
+        RedisFuture, RedisResult, Value,
         aio::{ConnectionLike, MultiplexedConnection},
         cluster::ClusterClient,
-        cluster_routing::SingleNodeRoutingInfo,
+        sentinel::SentinelClient,
     },
     sentinel,
 };
+use tokio::sync::Mutex;
 
 use super::failure::RedisFailure;
 use crate::error::ConfigError;
@@ -22,6 +25,16 @@ pub(super) enum Source {
     Sentinel(sentinel::Pool),
     Cluster(Box<ClusterClient>),
     ClusterPool(cluster::Pool),
+    /// One of a cluster, for as long as keys are on their way to it.
+    Node(Box<Client>),
+}
+
+/// Who tells of changes.
+#[derive(Clone)]
+pub(super) enum Teller {
+    Server(Client),
+    /// Whoever is the master then.
+    Master(Arc<Mutex<SentinelClient>>),
 }
 
 /// A connection that many operations share.
@@ -29,23 +42,11 @@ pub(super) enum Source {
 pub(super) enum Shared {
     Single(MultiplexedConnection),
     Cluster(ClusterConnection),
-    Sent(Box<Sent>),
-}
-
-/// A connection to a cluster, for one question to a node that another one has named.
-#[derive(Clone)]
-pub(super) struct Sent {
-    connection: ClusterConnection,
-    host: String,
-    port: u16,
-    /// The slot is on its way there and not the node's yet, so it answers only who says that he was sent: with the same packet, because others ask
-    /// on the same connection.
-    asking: bool,
 }
 
 impl Source {
     /// A connection of its own: the pool makes it, and keeps its places for those who borrow.
-    pub(super) async fn connect(&self) -> Result<Shared, RedisFailure> {
+    pub(super) async fn connect(&self, connect_timeout: Duration) -> Result<Shared, RedisFailure> {
         match self {
             Self::Single(pool) => {
                 pool.get().await.map(|pooled| Shared::Single(Connection::take(pooled))).map_err(failure)
@@ -59,18 +60,40 @@ impl Source {
             Self::Cluster(client) => {
                 client.get_async_connection().await.map(Shared::Cluster).map_err(|error| connect_failure(&error))
             }
+            Self::Node(client) => {
+                let connected = client.get_multiplexed_async_connection_with_config(&config(connect_timeout)).await;
+                connected.map(Shared::Single).map_err(|error| connect_failure(&error))
+            }
         }
     }
 }
 
+impl Teller {
+    pub(super) fn at(url: &str) -> Result<Self, ConfigError> {
+        let client = url.into_connection_info().and_then(resp3);
+        client.map(Self::Server).map_err(|_| ConfigError::new("url", "must be a redis:// URL"))
+    }
+
+    pub(super) async fn client(&self) -> RedisResult<Client> {
+        match self {
+            Self::Server(client) => Ok(client.clone()),
+            Self::Master(sentinel) => {
+                let client = sentinel.lock().await.async_get_client().await?;
+                resp3(client.get_connection_info().clone())
+            }
+        }
+    }
+}
+
+/// The outer deadline is the only one, and a lane survives it.
+pub(super) fn config(connect_timeout: Duration) -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new().set_connection_timeout(Some(connect_timeout)).set_response_timeout(None)
+}
+
 /// Of connections that are told more than they ask for.
-pub(super) fn resp3(url: &str) -> Result<Vec<Client>, ConfigError> {
-    let open = || {
-        let info = url.into_connection_info()?;
-        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        Client::open(info.set_redis_settings(settings))
-    };
-    open().map(|client| vec![client]).map_err(|_| ConfigError::new("url", "must be a redis:// URL"))
+fn resp3(info: ConnectionInfo) -> RedisResult<Client> {
+    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    Client::open(info.set_redis_settings(settings))
 }
 
 fn failure(error: PoolError) -> RedisFailure {
@@ -89,53 +112,11 @@ fn connect_failure(error: &RedisError) -> RedisFailure {
     }
 }
 
-impl Shared {
-    /// Where to ask again what was not executed, because its slot has moved or is about to.
-    pub(super) fn instead(&self, error: &RedisError) -> Option<Self> {
-        let (connection, was_sent) = match self {
-            Self::Single(_) => return None,
-            Self::Cluster(connection) => (connection.clone(), false),
-            Self::Sent(sent) => (sent.connection.clone(), true),
-        };
-        let asking = match error.kind() {
-            ErrorKind::Server(ServerErrorKind::Moved) => false,
-            ErrorKind::Server(ServerErrorKind::Ask) => true,
-            // To a node that is new to it; by now it looks for the slots, and knows those that have one.
-            ErrorKind::ClusterConnectionNotFound if was_sent => return Some(Self::Cluster(connection)),
-            _ => return None,
-        };
-        let (host, port) = error.redirect_node()?.0.rsplit_once(':')?;
-        Some(Self::Sent(Box::new(Sent { connection, host: host.to_owned(), port: port.parse().ok()?, asking })))
-    }
-}
-
-impl Sent {
-    async fn ask(&mut self, commands: impl Iterator<Item = &Cmd>) -> RedisResult<Vec<Value>> {
-        let mut all = Pipeline::new();
-        for command in commands {
-            if self.asking {
-                all.cmd("ASKING");
-            }
-            all.add_command(command.clone());
-        }
-        let count = all.len();
-        let route = SingleNodeRoutingInfo::ByAddress { host: self.host.clone(), port: self.port };
-        let answers = self.connection.route_pipeline(all, 0, count, route).await?;
-        let answers: RedisResult<Vec<Value>> = answers.into_iter().map(Value::extract_error).collect();
-        let each = 1 + usize::from(self.asking);
-        Ok(answers?.into_iter().skip(each - 1).step_by(each).collect())
-    }
-}
-
 impl ConnectionLike for Shared {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         match self {
             Self::Single(connection) => connection.req_packed_command(command),
             Self::Cluster(connection) => connection.req_packed_command(command),
-            Self::Sent(sent) => Box::pin(async move {
-                let answers = sent.ask(std::iter::once(command)).await?;
-                Ok(answers.into_iter().next().unwrap_or(Value::Nil))
-            }),
         }
     }
 
@@ -148,10 +129,6 @@ impl ConnectionLike for Shared {
         match self {
             Self::Single(connection) => connection.req_packed_commands(commands, offset, count),
             Self::Cluster(connection) => connection.req_packed_commands(commands, offset, count),
-            Self::Sent(sent) => Box::pin(async move {
-                let answers = sent.ask(commands.cmd_iter()).await?;
-                Ok(answers.into_iter().skip(offset).take(count).collect())
-            }),
         }
     }
 
@@ -159,7 +136,6 @@ impl ConnectionLike for Shared {
         match self {
             Self::Single(connection) => connection.get_db(),
             Self::Cluster(connection) => connection.get_db(),
-            Self::Sent(sent) => sent.connection.get_db(),
         }
     }
 }

@@ -71,14 +71,8 @@ async fn a_slot_that_has_moved_is_followed() {
     assert_eq!(take(&limits, "another", 1).await, Ok(()), "the lane knows the slots");
     let (from, slot) = cluster.master_of("moved:{.user}:0:counter:five").await;
     let to = cluster.other_master(from).await;
-    let (from_id, to_id) = (cluster.id(from).await, cluster.id(to).await);
-    let set = async |node: usize, what: &str, id: &str| {
-        cluster.nodes[node].ask::<String>("CLUSTER", ("SETSLOT", slot, what, id)).await.unwrap();
-    };
-    set(to, "IMPORTING", &from_id).await;
-    set(from, "MIGRATING", &to_id).await;
-    set(to, "NODE", &to_id).await;
-    set(from, "NODE", &to_id).await;
+    cluster.depart(slot, from, to).await;
+    cluster.arrive(slot, from, to).await;
     let failed = Arc::new(AtomicBool::new(false));
     limits.on_event({
         let failed = Arc::clone(&failed);
@@ -89,6 +83,8 @@ async fn a_slot_that_has_moved_is_followed() {
     assert_eq!(admitted(&limits, "user", 7).await, 5);
     assert!(!failed.load(Ordering::Relaxed));
     assert_eq!(cluster.master_of("moved:{.user}:0:counter:five").await.0, to);
+    cluster.depart(slot, to, from).await;
+    cluster.arrive(slot, to, from).await;
 }
 
 /// A slot on its way from one master to another: what has arrived is asked for there, what has not, where it was.

@@ -8,6 +8,7 @@ mod cluster_cache;
 mod lanes;
 mod leases;
 mod limits;
+mod moving;
 mod nodes;
 mod proxy;
 mod secrets;

@@ -118,13 +118,16 @@ pub(crate) async fn cluster() -> MappedMutexGuard<'static, Cluster> {
 }
 
 impl Cluster {
+    fn node() -> Node {
+        // A master that gives its last slot away stays one.
+        let stays = ["--cluster-allow-replica-migration", "no"];
+        let cluster = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
+        let quick = ["--repl-diskless-sync-delay", "0", "--save", "", "--appendonly", "no"];
+        Node::start("cluster", None, &[&cluster[..], &stays, &quick].concat())
+    }
+
     async fn start() -> Self {
-        let node = |_| {
-            let settings =
-                ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0"];
-            Node::start("cluster", None, &[&settings[..], &["--save", "", "--appendonly", "no"]].concat())
-        };
-        let nodes: Vec<Node> = (0..6).map(node).collect();
+        let nodes: Vec<Node> = (0..6).map(|_| Self::node()).collect();
         for node in &nodes {
             until("a node comes up (apt-get install -y redis-server)", async || {
                 node.says("CLUSTER", "INFO", "cluster_state").await
@@ -184,6 +187,62 @@ impl Cluster {
             }
         }
         panic!("nobody has {slot}");
+    }
+
+    /// One more, that has no slot, until it leaves.
+    pub(crate) async fn join(&mut self) -> usize {
+        let node = Self::node();
+        until("the node comes up", async || node.says("CLUSTER", "INFO", "cluster_state").await).await;
+        let met: String = self.nodes[0].ask("CLUSTER", ("MEET", "127.0.0.1", node.port)).await.unwrap();
+        assert_eq!(met, "OK");
+        self.nodes.push(node);
+        let newest = self.nodes.len() - 1;
+        let id = self.id(newest).await;
+        for node in &self.nodes {
+            until("it is known", async || {
+                let seen: String = node.ask("CLUSTER", "NODES").await.unwrap_or_default();
+                let known = seen.lines().find(|line| line.starts_with(&id));
+                known.is_some_and(|line| line.contains("connected") && !line.contains("handshake"))
+                    && node.says("CLUSTER", "INFO", "cluster_state:ok").await
+            })
+            .await;
+        }
+        newest
+    }
+
+    pub(crate) async fn leave(&mut self) {
+        let id = self.id(self.nodes.len() - 1).await;
+        drop(self.nodes.pop());
+        for node in &self.nodes {
+            let _: String = node.ask("CLUSTER", ("FORGET", &id)).await.unwrap();
+        }
+        self.until_well().await;
+    }
+
+    /// Until it arrives, its keys are on their way.
+    pub(crate) async fn depart(&self, slot: u16, from: usize, to: usize) {
+        self.set_slot(to, slot, "IMPORTING", from).await;
+        self.set_slot(from, slot, "MIGRATING", to).await;
+    }
+
+    pub(crate) async fn carry(&self, key: &str, from: usize, to: usize) {
+        let port = self.nodes[to].port;
+        let said: String = self.nodes[from].ask("MIGRATE", ("127.0.0.1", port, key, 0, 5_000)).await.unwrap();
+        assert_eq!(said, "OK", "{key}");
+    }
+
+    /// With all keys that have not been carried.
+    pub(crate) async fn arrive(&self, slot: u16, from: usize, to: usize) {
+        for key in self.nodes[from].ask::<Vec<String>>("CLUSTER", ("GETKEYSINSLOT", slot, 1_000)).await.unwrap() {
+            self.carry(&key, from, to).await;
+        }
+        self.set_slot(to, slot, "NODE", to).await;
+        self.set_slot(from, slot, "NODE", to).await;
+    }
+
+    async fn set_slot(&self, at: usize, slot: u16, what: &str, node: usize) {
+        let id = self.id(node).await;
+        self.nodes[at].ask::<String>("CLUSTER", ("SETSLOT", slot, what, id)).await.unwrap();
     }
 
     /// A master that has nothing to do with this one.

@@ -7,7 +7,10 @@ use buttress::{
         LaneSettings, Lanes, RedisLimits, TieredStore, Unavailable,
         deadpool_redis::{
             Runtime,
-            redis::cmd,
+            redis::{
+                ConnectionAddr, cmd,
+                sentinel::{SentinelClientBuilder, SentinelServerType as Wanted},
+            },
             sentinel::{Config, SentinelServerType},
         },
     },
@@ -71,13 +74,32 @@ async fn lanes_follow_the_master_that_sentinel_names_and_nobody_reads_the_passwo
     assert!(!shown.contains("s3cret") && !shown.contains("wr0ng"), "{shown}");
 }
 
-/// Client tracking, which is per server: who listens goes where the next one is.
+/// Client tracking is per server: who listens at a list of them goes on to the next.
 #[tokio::test]
 async fn what_is_near_hears_of_changes_on_the_master_that_comes_after() {
+    near_before_and_after_a_failover(|watched, lanes| {
+        let servers = [&watched.master, &watched.replica].map(|node| format!("redis://127.0.0.1:{}/", node.port));
+        lanes.try_listening_at(servers).unwrap()
+    })
+    .await;
+}
+
+/// A master that is on no list.
+#[tokio::test]
+async fn what_is_near_hears_of_changes_on_whichever_master_sentinel_names() {
+    near_before_and_after_a_failover(|watched, lanes| {
+        let sentinels = [ConnectionAddr::Tcp("127.0.0.1".to_owned(), watched.sentinel.port)];
+        let sentinel = SentinelClientBuilder::new(sentinels, "shop", Wanted::Master).unwrap();
+        lanes.try_listening_by_sentinel(sentinel.set_client_to_sentinel_password("s3cret").build().unwrap()).unwrap()
+    })
+    .await;
+}
+
+async fn near_before_and_after_a_failover(listen: impl FnOnce(&Watched, Lanes) -> Lanes) {
     let mut watched = Watched::start("s3cret").await;
     let at = format!("redis://:s3cret@127.0.0.1:{}/", watched.sentinel.port);
-    let servers = [&watched.master, &watched.replica].map(|node| format!("redis://127.0.0.1:{}/", node.port));
-    let lanes = lanes(at, QUICK).try_listening_at(servers).unwrap();
+    let lanes = listen(&watched, lanes(at, QUICK));
+    assert!(!format!("{lanes:?}").contains("s3cret"));
     let near = MemoryStore::try_new(CACHE).unwrap();
     let store = TieredStore::try_new(near, store(&lanes, STORE), TIER).unwrap();
     let node = Node::new(CACHE, store, &Dependency::new());
