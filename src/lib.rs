@@ -79,6 +79,7 @@
 //! | `serde` | no | snapshots as JSON | `serde` without its macros |
 //! | `json` | no | [`redis`](https://docs.rs/buttress/latest/buttress/redis): cached values as JSON | `redis`, `serde_json` |
 //! | `postcard` | no | [`redis`](https://docs.rs/buttress/latest/buttress/redis): cached values in the form of postcard | `redis`, `postcard` |
+//! | `scan-resistant` | no | [`scan_resistant`](https://docs.rs/buttress/latest/buttress/scan_resistant): a cache in memory that a crawler does not empty | `cache`, `quick_cache` |
 //! | `tracing` | no | events for `tracing` subscribers | one load per event while nobody subscribes |
 //! | `full` | no | all of these | |
 //! | `quanta` | no | the time stamp counter as the clock: the benchmarks beside the peers read it, those of the crate alone read tokio's | paused time no longer drives it, so keep it out of tests |
@@ -143,6 +144,8 @@ pub mod http;
 mod json;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(feature = "scan-resistant")]
+pub mod scan_resistant;
 
 #[cfg(feature = "retry")]
 pub use budget::{Budget, BudgetSettings, Cost};

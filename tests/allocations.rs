@@ -161,6 +161,20 @@ fn a_cache_allocates_nothing_on_a_hit() {
     }
 }
 
+#[cfg(feature = "scan-resistant")]
+#[test]
+fn a_scan_resistant_cache_allocates_nothing_on_a_hit() {
+    use buttress::{
+        cache::{CacheHandle, CacheSettings},
+        scan_resistant::ScanResistantStore,
+    };
+    let settings = CacheSettings::new();
+    let cache = CacheHandle::with_store(settings, ScanResistantStore::try_new(settings).unwrap()).unwrap();
+    cache.put(1, 1);
+    assert_frugal("hit", cache.layer(|request: &u32| Some(*request)).layer(service_fn(dependency)), 1, is_ok);
+    assert_eq!(cache.stats().loads, 0);
+}
+
 fn settings_are_stale(handle: &buttress::cache::CacheHandle<u32, u32>) -> bool {
     handle.get(&1).is_none()
 }

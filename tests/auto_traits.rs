@@ -27,6 +27,7 @@ use buttress::{
         RedisStoreStats, TieredStore, Verdict,
     },
     retry::{self, CloneRequest, FlatCost, OfSettings, Retry, RetryHandle, RetryLayer, RetrySettings},
+    scan_resistant::ScanResistantStore,
     timeout::{self, Timeout, TimeoutHandle, TimeoutLayer},
 };
 use tower::util::BoxCloneService;
@@ -93,6 +94,8 @@ fn auto_traits_are_those_of_what_is_inside() {
         Fetched<u32>: send true, sync false, unpin true;
         Lanes: send true, sync true, unpin true;
         RedisStore<Vec<u8>>: send true, sync true, unpin true;
+        ScanResistantStore<u32, u32>: send true, sync true, unpin true;
+        ScanResistantStore<u32, NotSync>: send false, sync false, unpin true;
         TieredStore<Vec<u8>>: send true, sync true, unpin true;
         TieredStore<NotSync>: send false, sync false, unpin true;
         RedisStoreStats: send true, sync true, unpin true;

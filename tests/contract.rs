@@ -14,7 +14,7 @@ use std::{
 
 use buttress::{
     AsRejected, DeadlineLayer, LateLayer, Rejected, StampDeadlineLayer,
-    cache::{CacheLayer, CacheSettings, Hooks},
+    cache::{CacheLayer, CacheSettings, Hooks, MemoryStore, Store},
     circuit_breaker::{CircuitBreakerLayer, CircuitBreakerSettings, KeyedCircuitBreakerLayer},
     rate_limit::{
         Backpressure, Decisions, KeyedRateLimitHandle, KeyedRateLimitLayer, KeyedWaitingLayer, LimitStore, OneUnit,
@@ -365,23 +365,39 @@ fn held_of_the_budget(layer: &RetryLayer) -> u64 {
     layer.handle().budget().unwrap().balance().spent.as_percent()
 }
 
-type Cached = CacheLayer<u32, u32, Hooks<fn(&u32) -> Option<u32>>>;
+type Cached<St = MemoryStore<u32, u32>> = CacheLayer<u32, u32, Hooks<fn(&u32) -> Option<u32>>, St>;
 
 const CACHE: CacheSettings = CacheSettings::new().name("contract");
 
 /// Places of loads and of waiters.
-fn held_by_loads(layer: &Cached) -> u64 {
+fn held_by_loads<St: Store<u32, u32>>(layer: &Cached<St>) -> u64 {
     layer.handle().stats().in_flight as u64
 }
 
-subject!(cache_without_a_key, Cached::new(CACHE, |_: &u32| None), refuse: |_| false, held: held_by_loads);
+subject!(cache_without_a_key, <Cached>::new(CACHE, |_: &u32| None), refuse: |_| false, held: held_by_loads);
 
 /// A load runs in a task of its own, on purpose: it outlives its caller, and its panic and its readiness come later than the first poll. What the
 /// other laws say of calls, `tests/cache/load.rs` says of loads.
 mod cache {
     use super::*;
 
-    subject!(@laws Cached::new(CACHE, |request: &u32| Some(*request)), |_| false, held_by_loads;
+    subject!(@laws <Cached>::new(CACHE, |request: &u32| Some(*request)), |_| false, held_by_loads;
+        every_call_follows_its_own_readiness,
+        an_error_of_readiness_passes_unchanged,
+        readiness_that_is_never_used_is_given_back,
+    );
+}
+/// The same cache over another store.
+mod scan_resistant_cache {
+    use super::*;
+    use buttress::{cache::CacheHandle, scan_resistant::ScanResistantStore};
+
+    fn layer() -> Cached<ScanResistantStore<u32, u32>> {
+        let key: fn(&u32) -> Option<u32> = |request| Some(*request);
+        CacheHandle::with_store(CACHE, ScanResistantStore::try_new(CACHE).unwrap()).unwrap().layer(key)
+    }
+
+    subject!(@laws layer(), |_| false, held_by_loads;
         every_call_follows_its_own_readiness,
         an_error_of_readiness_passes_unchanged,
         readiness_that_is_never_used_is_given_back,

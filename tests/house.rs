@@ -27,7 +27,7 @@ const CORE: [&str; 15] = [
 const PATTERNS: [&str; 9] =
     ["bulkhead", "cache", "circuit_breaker", "fallback", "hedge", "rate_limit", "red", "retry", "timeout"];
 /// Leaves: they import everything, and nothing imports them.
-const LEAVES: [&str; 2] = ["health", "stack"];
+const LEAVES: [&str; 3] = ["health", "scan_resistant", "stack"];
 
 /// The files of a pattern folder, in the order in which they may import one another.
 const CIRCUIT_BREAKER: [&str; 24] = [
@@ -120,9 +120,29 @@ const REDIS: [&str; 30] = [
     "listener",
     "tiered",
 ];
-const CACHE: [&str; 20] = [
-    "key", "policy", "keep", "life", "entry", "hashed", "status", "store", "memory", "flight", "tags", "stats",
-    "state", "hooks", "handle", "load", "miss", "future", "service", "layer",
+const CACHE: [&str; 22] = [
+    "key",
+    "policy",
+    "keep",
+    "life",
+    "entry",
+    "hashed",
+    "status",
+    "store",
+    "replacement",
+    "least_recent",
+    "memory",
+    "flight",
+    "tags",
+    "stats",
+    "state",
+    "hooks",
+    "handle",
+    "load",
+    "miss",
+    "future",
+    "service",
+    "layer",
 ];
 const RED: [&str; 11] =
     ["policy", "buckets", "seconds", "stripe", "snapshot", "state", "permit", "handle", "future", "service", "layer"];

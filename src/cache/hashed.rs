@@ -6,22 +6,22 @@ use std::{
 };
 
 /// A key with its hash.
-pub(super) struct Hashed<K> {
-    pub(super) hash: u64,
-    pub(super) key: K,
+pub(crate) struct Hashed<K> {
+    pub(crate) hash: u64,
+    pub(crate) key: K,
 }
 
 /// A look at a key with its hash, owned or not.
-pub(super) trait Look<K> {
+pub(crate) trait Look<K> {
     fn hash(&self) -> u64;
     fn key(&self) -> &K;
 }
 
 /// The hasher of what is hashed already.
 #[derive(Default)]
-pub(super) struct AsItIs(u64);
+pub(crate) struct AsItIs(u64);
 
-pub(super) type BuildAsItIs = BuildHasherDefault<AsItIs>;
+pub(crate) type BuildAsItIs = BuildHasherDefault<AsItIs>;
 
 impl<K> Look<K> for Hashed<K> {
     #[inline]

@@ -1,16 +1,18 @@
-//! The store in memory: the least recently used leaves first.
+//! The store in memory, in shards.
 
 use std::{
     fmt,
     hash::{BuildHasher, Hash},
 };
 
-use lru::{DefaultHasher, LruCache};
+use lru::DefaultHasher;
 
 use super::{
     entry::Entry,
-    hashed::{BuildAsItIs, Hashed, Look},
+    hashed::Hashed,
+    least_recent::LeastRecent,
     policy::{CacheSettings, Room},
+    replacement::{Held, Replacement},
     store::{Done, Nowhere, Put, Store, Usage, nowhere},
 };
 use crate::{error::ConfigError, sync::Mutex, time};
@@ -22,8 +24,11 @@ use crate::{error::ConfigError, sync::Mutex, time};
 ///
 /// Keys are hashed by foldhash with a random seed, which a stranger who sees only answers cannot predict; one who can
 /// measure each look-up to the nanosecond could make some slower, and the bound on entries bounds that too.
-pub struct MemoryStore<K, V> {
-    shards: Box<[Part<K, V>]>,
+pub type MemoryStore<K, V> = ShardedStore<K, V, LeastRecent<K, V>>;
+
+/// What stores in memory have in common. `R` says which entry leaves first: see [`MemoryStore`].
+pub struct ShardedStore<K, V, R> {
+    shards: Box<[Shard<R>]>,
     hasher: DefaultHasher,
     weigher: Weigher<K, V>,
     room: Room,
@@ -31,19 +36,9 @@ pub struct MemoryStore<K, V> {
 
 type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
 
-struct Part<K, V> {
+struct Shard<R> {
     room: Room,
-    inside: Mutex<Shard<K, V>>,
-}
-
-struct Shard<K, V> {
-    map: LruCache<Hashed<K>, Held<V>, BuildAsItIs>,
-    bytes: u64,
-}
-
-struct Held<V> {
-    entry: Entry<V>,
-    weight: u64,
+    entries: Mutex<R>,
 }
 
 /// Two threads with many keys get three times as much done as with one lock, and one thread as much.
@@ -53,10 +48,8 @@ const SHARD_ENTRIES: usize = 512;
 /// The largest entry has room in a shard of this size at least, or there is only one.
 const SHARD_BYTES: u64 = 1 << 22;
 
-/// How many of the least recently used are asked whether they have expired when another is stored.
-const ASKED: usize = 2;
-
-impl<K: Hash + Eq, V> MemoryStore<K, V> {
+#[expect(private_bounds, reason = "which there are is for this crate to say")]
+impl<K: Hash + Eq, V, R: Replacement<K, V>> ShardedStore<K, V, R> {
     /// With the room that the settings give, in which each entry weighs what its types do.
     ///
     /// # Errors
@@ -80,14 +73,14 @@ impl<K: Hash + Eq, V> MemoryStore<K, V> {
         let by_bytes = usize::try_from(bytes / SHARD_BYTES).unwrap_or(MOST_SHARDS);
         // A power of two, because a division would cost as much as a third of a look.
         let shards = 1 << (entries / SHARD_ENTRIES).min(by_bytes).clamp(1, MOST_SHARDS).ilog2();
-        let shard = |index| Part {
+        let shard = |index| {
             // The rooms add up to the whole.
-            room: Room {
+            let room = Room {
                 entries: entries / shards + usize::from(index < entries % shards),
                 // The sum of what is there and of one more has room in its number.
                 bytes: (bytes / shards as u64).min(u64::MAX / 2),
-            },
-            inside: Mutex::new(Shard::new()),
+            };
+            Shard { room, entries: Mutex::new(R::new(room)) }
         };
         Ok(Self {
             shards: (0..shards).map(shard).collect(),
@@ -96,32 +89,25 @@ impl<K: Hash + Eq, V> MemoryStore<K, V> {
             room: settings.room,
         })
     }
-}
 
-impl<K: Hash + Eq, V> Shard<K, V> {
-    fn new() -> Self {
-        Self { map: LruCache::unbounded_with_hasher(BuildAsItIs::default()), bytes: 0 }
-    }
-}
-
-impl<K: Hash + Eq, V> MemoryStore<K, V> {
     #[inline]
-    fn find<'a>(&self, key: &'a K) -> (Hashed<&'a K>, &Mutex<Shard<K, V>>) {
+    fn find<'a>(&self, key: &'a K) -> (Hashed<&'a K>, &Mutex<R>) {
         let hash = self.hasher.hash_one(key);
-        (Hashed { hash, key }, &self.part(hash).inside)
+        (Hashed { hash, key }, &self.shard(hash).entries)
     }
 
     /// The map goes by the lowest and the highest bits; the shard by those between.
     #[inline]
-    fn part(&self, hash: u64) -> &Part<K, V> {
+    fn shard(&self, hash: u64) -> &Shard<R> {
         &self.shards[(hash >> 32) as usize & (self.shards.len() - 1)]
     }
 }
 
-impl<K, V> Store<K, V> for MemoryStore<K, V>
+impl<K, V, R> Store<K, V> for ShardedStore<K, V, R>
 where
     K: Hash + Eq + Send + Sync + 'static,
     V: Send + Sync + 'static,
+    R: Replacement<K, V> + 'static,
 {
     type Fetch = Nowhere<V>;
     type Writing = Done;
@@ -129,8 +115,7 @@ where
     #[inline]
     fn get(&self, key: &K) -> Option<Entry<V>> {
         let (hashed, shard) = self.find(key);
-        let mut shard = shard.lock();
-        shard.map.get(&hashed as &dyn Look<K>).map(|held| held.entry.clone())
+        shard.lock().get(&hashed).map(|held| held.entry.clone())
     }
 
     fn fetch(&self, _: &K) -> Nowhere<V> {
@@ -140,57 +125,43 @@ where
     fn put(&self, key: K, entry: Entry<V>) -> Put<Done> {
         let weight = entry.value().map_or(size_of::<K>() as u64, |value| (self.weigher)(&key, value));
         let hash = self.hasher.hash_one(&key);
-        let Part { room, inside } = self.part(hash);
-        let mut put = Put { writing: Done, evicted: 0, expired: 0, too_large: weight > room.bytes };
+        let mut put = Put { writing: Done, evicted: 0, expired: 0, too_large: false };
         let now = time::now();
-        let hashed = Hashed { hash, key };
         // Before the lock, so that they are dropped after it, whatever happens.
-        let (mut left, mut replaced) = (Vec::new(), None);
-        let mut guard = inside.lock();
-        let shard = &mut *guard;
-        if shard.map.peek(&hashed as &dyn Look<K>).is_some_and(|held| held.entry.generation() > entry.generation()) {
-            drop(guard);
-            return put;
+        let (mut left, mut before, key) = (Vec::new(), None, Hashed { hash, key });
+        let mut shard = self.shard(hash).entries.lock();
+        let look = Hashed { hash, key: &key.key };
+        put.too_large = weight > shard.heaviest();
+        if let Some(held) = shard.peek(&look) {
+            if held.entry.generation() > entry.generation() {
+                drop(shard);
+                return put;
+            }
+            before = Some(held.entry.clone());
         }
         if put.too_large {
-            replaced = shard.take(&Hashed { hash, key: &hashed.key });
-            drop(guard);
-            drop(replaced);
+            left.extend(shard.take(&look));
+            drop(shard);
             return put;
         }
-        if let Some((old_key, old)) = shard.map.push(hashed, Held { entry, weight }) {
-            shard.bytes -= old.weight;
-            replaced = Some((old_key, old));
-        }
-        shard.bytes = shard.bytes.saturating_add(weight);
-        while shard.map.len() > room.entries || shard.bytes > room.bytes {
-            let Some((key, held)) = shard.map.pop_lru() else { break };
-            shard.bytes -= held.weight;
-            *if held.entry.has_expired_at(now) { &mut put.expired } else { &mut put.evicted } += 1;
-            left.push((key, held));
-        }
-        for _ in 0..ASKED {
-            if shard.map.len() < 2 || !shard.map.peek_lru().is_some_and(|(_, held)| held.entry.has_expired_at(now)) {
-                break;
+        shard.put(key, Held { entry, weight }, now, &mut left);
+        drop(shard);
+        for (_, Held { entry, .. }) in &left {
+            if !before.as_ref().is_some_and(|before| entry.is(before)) {
+                *if entry.has_expired_at(now) { &mut put.expired } else { &mut put.evicted } += 1;
             }
-            let Some((key, held)) = shard.map.pop_lru() else { break };
-            shard.bytes -= held.weight;
-            put.expired += 1;
-            left.push((key, held));
         }
-        drop(guard);
-        drop((left, replaced));
         put
     }
 
     fn expire(&self, key: &K, entry: &Entry<V>) {
         let (hashed, shard) = self.find(key);
-        let mut guard = shard.lock();
         let mut left = None;
-        if guard.map.peek(&hashed as &dyn Look<K>).is_some_and(|held| held.entry.is(entry)) {
-            left = guard.take(&hashed);
+        let mut shard = shard.lock();
+        if shard.peek(&hashed).is_some_and(|held| held.entry.is(entry)) {
+            left = shard.take(&hashed);
         }
-        drop(guard);
+        drop(shard);
         drop(left);
     }
 
@@ -206,30 +177,22 @@ where
     }
 
     fn clear(&self) -> Done {
-        let left = self.shards.iter().map(|part| std::mem::replace(&mut *part.inside.lock(), Shard::new()));
+        let left = self.shards.iter().map(|shard| std::mem::replace(&mut *shard.entries.lock(), R::new(shard.room)));
         // All are empty before anything is dropped, whose code may panic.
         drop(left.collect::<Vec<_>>());
         Done
     }
 
     fn usage(&self) -> Usage {
-        self.shards.iter().fold(Usage::default(), |sum, part| {
-            let shard = part.inside.lock();
-            Usage { entries: sum.entries + shard.map.len(), bytes: sum.bytes.saturating_add(shard.bytes) }
+        self.shards.iter().map(|shard| shard.entries.lock().usage()).fold(Usage::default(), |sum, usage| Usage {
+            entries: sum.entries + usage.entries,
+            bytes: sum.bytes.saturating_add(usage.bytes),
         })
     }
 }
 
-impl<K: Eq, V> Shard<K, V> {
-    fn take(&mut self, key: &Hashed<&K>) -> Option<(Hashed<K>, Held<V>)> {
-        let left = self.map.pop_entry(key as &dyn Look<K>)?;
-        self.bytes -= left.1.weight;
-        Some(left)
-    }
-}
-
-impl<K, V> fmt::Debug for MemoryStore<K, V> {
+impl<K, V, R> fmt::Debug for ShardedStore<K, V, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryStore").field("room", &self.room).finish_non_exhaustive()
+        f.debug_struct("ShardedStore").field("room", &self.room).finish_non_exhaustive()
     }
 }

@@ -110,7 +110,10 @@
 //! An invalidation while a key is loaded voids the load: its answer goes to those who had come before, is not stored, and who comes after begins
 //! another one.
 //!
-//! # A second tier
+//! # Where entries live
+//!
+//! In a [`MemoryStore`], unless the cache [has another one](CacheHandle::with_store). Where crawlers or nightly jobs walk through everything,
+//! [`ScanResistantStore`](https://docs.rs/buttress/latest/buttress/scan_resistant) (feature `scan-resistant`) keeps what the others have in use.
 //!
 //! [`Store`] has a near half that answers at once, and a far half, which is asked in the task of the load and so once for all who wait: a hit in
 //! memory pays nothing for it. [`Envelope`] is what it keeps beside the value, in lengths of time.
@@ -174,6 +177,7 @@ mod hooks;
 mod keep;
 mod key;
 mod layer;
+mod least_recent;
 mod life;
 mod load;
 #[cfg(all(test, buttress_loom))]
@@ -181,6 +185,7 @@ mod loom_models;
 mod memory;
 mod miss;
 mod policy;
+mod replacement;
 mod service;
 mod state;
 mod stats;
@@ -196,10 +201,18 @@ pub use self::{
     keep::Keep,
     key::CacheKey,
     layer::CacheLayer,
-    memory::MemoryStore,
+    least_recent::LeastRecent,
+    memory::{MemoryStore, ShardedStore},
     policy::{CacheSettings, Early},
     service::Cache,
     stats::CacheStats,
     status::{CacheStatus, Tell, Untold, WhyStale},
     store::{Done, Fetched, Nowhere, Put, Store, Usage},
+};
+// For the store that is scan-resistant, where there is one.
+#[allow(unused_imports)]
+pub(crate) use self::{
+    hashed::{BuildAsItIs, Hashed, Look},
+    policy::Room,
+    replacement::{Held, Replacement},
 };

@@ -57,9 +57,9 @@ pub enum Early {
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Room {
-    pub(super) entries: usize,
-    pub(super) bytes: u64,
+pub(crate) struct Room {
+    pub(crate) entries: usize,
+    pub(crate) bytes: u64,
 }
 
 impl CacheSettings {

@@ -32,12 +32,12 @@ use crate::{
 /// A [`Store`] in the memory of this process, and behind it in Redis. A hit in memory never leaves the process. Clones are handles of the same one.
 ///
 /// See the [module docs](crate::redis#a-cache).
-pub struct TieredStore<V, C = Bytes> {
-    tiers: Arc<Tiers<V, C>>,
+pub struct TieredStore<V, C = Bytes, N = MemoryStore<CacheKey, V>> {
+    tiers: Arc<Tiers<V, C, N>>,
 }
 
-struct Tiers<V, C> {
-    near: MemoryStore<CacheKey, V>,
+struct Tiers<V, C, N> {
+    near: N,
     far: Arc<Far<V, C>>,
     watch: Watch<V>,
     settings: TierSettings,
@@ -46,18 +46,19 @@ struct Tiers<V, C> {
     listens: AtomicBool,
 }
 
-impl<V: Send + Sync + 'static, C: Codec<V>> TieredStore<V, C> {
+impl<V, C, N> TieredStore<V, C, N>
+where
+    V: Send + Sync + 'static,
+    C: Codec<V>,
+    N: Store<CacheKey, V, Writing = Done>,
+{
     /// This memory in front of this store.
     ///
     /// # Errors
     ///
     /// Settings that cannot work: [`Tracking`](Invalidation::Tracking) in a cluster, lanes of which it is not known
     /// [where to listen](super::Lanes::try_listening_at), and writes behind with a single load, whose others would not find it.
-    pub fn try_new(
-        near: MemoryStore<CacheKey, V>,
-        far: RedisStore<V, C>,
-        settings: TierSettings,
-    ) -> Result<Self, ConfigError> {
+    pub fn try_new(near: N, far: RedisStore<V, C>, settings: TierSettings) -> Result<Self, ConfigError> {
         settings.check()?;
         let far = far.far;
         if settings.write_behind.is_some() && far.settings.single_load.is_some() {
@@ -108,7 +109,12 @@ impl<V: Send + Sync + 'static, C: Codec<V>> TieredStore<V, C> {
     }
 }
 
-impl<V: Send + Sync + 'static, C: Codec<V>> Tiers<V, C> {
+impl<V, C, N> Tiers<V, C, N>
+where
+    V: Send + Sync + 'static,
+    C: Codec<V>,
+    N: Store<CacheKey, V, Writing = Done>,
+{
     /// What was still far away may have been found, and be near, since it was forgotten near. Tracking tells of that by itself.
     fn hear_oneself(&self, heard: Heard) {
         if self.far.settings.invalidation != Invalidation::Tracking {
@@ -142,7 +148,12 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Tiers<V, C> {
     }
 }
 
-impl<V: Send + Sync + 'static, C: Codec<V>> Store<CacheKey, V> for TieredStore<V, C> {
+impl<V, C, N> Store<CacheKey, V> for TieredStore<V, C, N>
+where
+    V: Send + Sync + 'static,
+    C: Codec<V>,
+    N: Store<CacheKey, V, Writing = Done>,
+{
     type Fetch = Fetching<V>;
     type Writing = Writing;
 
@@ -241,7 +252,12 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Store<CacheKey, V> for TieredStore<V
     }
 }
 
-impl<V: Send + Sync + 'static, C: Codec<V>> Hears for Tiers<V, C> {
+impl<V, C, N> Hears for Tiers<V, C, N>
+where
+    V: Send + Sync + 'static,
+    C: Codec<V>,
+    N: Store<CacheKey, V, Writing = Done>,
+{
     fn changed(&self, name: &[u8]) {
         let Some(suspect) = self.watch.heard(self.far.names.heard(name)) else { return };
         let Ok(runtime) = Handle::try_current() else {
@@ -269,7 +285,7 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Hears for Tiers<V, C> {
     }
 }
 
-impl<V, C> Drop for Tiers<V, C> {
+impl<V, C, N> Drop for Tiers<V, C, N> {
     fn drop(&mut self) {
         if let Some(listener) = self.listener.lock().take() {
             listener.abort();
@@ -277,13 +293,13 @@ impl<V, C> Drop for Tiers<V, C> {
     }
 }
 
-impl<V, C> Clone for TieredStore<V, C> {
+impl<V, C, N> Clone for TieredStore<V, C, N> {
     fn clone(&self) -> Self {
         Self { tiers: Arc::clone(&self.tiers) }
     }
 }
 
-impl<V, C> fmt::Debug for TieredStore<V, C> {
+impl<V, C, N: fmt::Debug> fmt::Debug for TieredStore<V, C, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("TieredStore");
         shown.field("near", &self.tiers.near).field("settings", &self.tiers.settings).finish_non_exhaustive()

@@ -1,6 +1,7 @@
 //! The behaviour of the cache, on paused time.
 
 #![cfg(feature = "cache")]
+#![allow(clippy::duplicate_mod, reason = "what holds of every store is tested of each")]
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -13,6 +14,8 @@ mod life;
 mod load;
 mod memory;
 mod model;
+#[cfg(feature = "scan-resistant")]
+mod scan_resistant;
 mod stale;
 mod store;
 

@@ -91,6 +91,20 @@ async fn a_hit_in_memory_never_leaves_the_process() {
     assert_eq!((one.cache.stats().hits, other.cache.store().stats().hits), (100, 1));
 }
 
+#[cfg(feature = "scan-resistant")]
+#[tokio::test]
+async fn another_memory_may_be_in_front() {
+    let server = Server::start().await;
+    let near = buttress::scan_resistant::ScanResistantStore::try_new(CACHE).unwrap();
+    let store = TieredStore::try_new(near, store(&lanes(&server.url(), PATIENT), STORE), TIER).unwrap();
+    let node = Node::new(CACHE, store, &Dependency::new());
+    for _ in 0..100 {
+        node.says("a").await;
+    }
+    assert_eq!((node.cache.stats().hits, node.cache.store().stats().misses), (99, 1));
+    assert_eq!(node.cache.stats().entries, 1);
+}
+
 /// fusioncache_180_foreign_delete_unseen
 #[tokio::test]
 async fn what_others_write_by_other_means_is_seen() {

@@ -22,7 +22,10 @@ use std::{
     time::Duration,
 };
 
-use buttress::cache::{CacheHandle, CacheKey, CacheLayer, CacheSettings, Entry, Envelope, MemoryStore, Store as _};
+use buttress::{
+    cache::{CacheHandle, CacheKey, CacheLayer, CacheSettings, Entry, Envelope, MemoryStore, Store as Stores},
+    scan_resistant::ScanResistantStore,
+};
 use lru::LruCache;
 use sha2::{Digest, Sha256};
 use tower::{Layer, service_fn};
@@ -54,13 +57,13 @@ trait Plain: Send + Sync + 'static {
 
 type Shared = Arc<dyn Plain>;
 
-impl Plain for CacheHandle<u64, u64> {
+impl<St: Stores<u64, u64>> Plain for CacheHandle<u64, u64, St> {
     fn get(&self, key: u64) -> Option<u64> {
         self.get(&key)
     }
 
     fn put(&self, key: u64, value: u64) {
-        self.put(key, value);
+        drop(self.put(key, value));
     }
 }
 
@@ -105,12 +108,12 @@ impl Plain for foyer_memory::Cache<u64, u64> {
 }
 
 /// The store alone, which has no clock, as `Mutex<lru>` has none.
-struct Store(MemoryStore<u64, u64>);
+struct Store<St>(St);
 
 /// The store, and whether its answer has expired, which reads the clock.
-struct Timed(Store);
+struct Timed(MemoryStore<u64, u64>);
 
-impl Plain for Store {
+impl<St: Stores<u64, u64>> Plain for Store<St> {
     fn get(&self, key: u64) -> Option<u64> {
         self.0.get(&key).and_then(|entry| entry.value().copied())
     }
@@ -122,19 +125,31 @@ impl Plain for Store {
 
 impl Plain for Timed {
     fn get(&self, key: u64) -> Option<u64> {
-        let entry = self.0.0.get(&key).filter(|entry| !entry.has_expired())?;
+        let entry = self.0.get(&key).filter(|entry| !entry.has_expired())?;
         entry.value().copied()
     }
 
     fn put(&self, key: u64, value: u64) {
-        self.0.put(key, value);
+        self.0.put(key, Entry::new(value, Envelope::new(TTL)));
     }
 }
 
 /// What a hit costs our store, without what the cache makes of it: the life of an entry and the figures.
 fn stores() -> Vec<(&'static str, Shared)> {
-    let store = || Store(MemoryStore::try_new(SETTINGS).expect("there is room"));
-    vec![("buttress, the store alone", Arc::new(store())), ("buttress, the store and a ttl", Arc::new(Timed(store())))]
+    let store = || MemoryStore::try_new(SETTINGS).expect("there is room");
+    vec![
+        ("buttress, the store alone", Arc::new(Store(store()))),
+        ("buttress, the store and a ttl", Arc::new(Timed(store()))),
+        ("buttress, the scan-resistant store alone", Arc::new(Store(scan_resistant()))),
+    ]
+}
+
+fn scan_resistant() -> ScanResistantStore<u64, u64> {
+    ScanResistantStore::try_new(SETTINGS).expect("there is room")
+}
+
+fn scan_resistant_cache() -> CacheHandle<u64, u64, ScanResistantStore<u64, u64>> {
+    CacheHandle::with_store(SETTINGS, scan_resistant()).expect("they work")
 }
 
 fn lru() -> Mutex<LruCache<u64, u64>> {
@@ -148,6 +163,7 @@ fn caches() -> Vec<(&'static str, Shared)> {
         ("Mutex<lru>", Arc::new(lru())),
         ("quick_cache", Arc::new(quick_cache::sync::Cache::<u64, u64>::new(CAPACITY))),
         ("moka, ttl", Arc::new(moka::sync::Cache::builder().max_capacity(CAPACITY as u64).time_to_live(TTL).build())),
+        ("buttress, scan-resistant, ttl", Arc::new(scan_resistant_cache())),
         ("foyer", Arc::new(foyer_memory::CacheBuilder::new(CAPACITY).build())),
     ]
 }
@@ -191,10 +207,18 @@ fn main() {
 
     bench.section("get or put, zipf 0.99, 100,000 keys and room for a tenth");
     let load = Arc::new(zipf());
+    let mut ratios = Vec::new();
     for (name, cache) in caches() {
         let ratio = hit_ratio(&*cache, &load);
         bench.remark(format!("hit ratio of {name}"), format!("{ratio:.4}"));
+        ratios.push(ratio);
     }
+    bench.gate_value("hits of the cache: of those of an LRU", ratios[0] / ratios[1], Bound::AtLeast(0.99));
+    bench.gate_value(
+        "hits of the scan-resistant cache: of those of an LRU",
+        ratios[4] / ratios[1],
+        Bound::AtLeast(1.05),
+    );
     rows(&mut bench, caches(), |cache| {
         hit_ratio(&*cache, &load);
         let (load, mut at) = (Arc::clone(&load), 0);
