@@ -24,6 +24,8 @@ local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
 local what, cost, ago = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local STEP = 1000000
+-- Numbers are doubles: a debt that no number holds exactly is no greater.
+local MOST = 2 ^ 53
 local int = function(n) return string.format('%.0f', n) end
 -- What was put at a key by somebody else counts as nothing.
 local read = function(key)
@@ -65,6 +67,7 @@ kinds.bucket = function(key, p)
   self.take = function()
     us, parts = us + time, parts + time_parts
     if parts >= whole_of then us, parts = us + 1, parts - whole_of end
+    us = math.min(us, MOST)
     write()
   end
   self.refund = function()
@@ -119,7 +122,8 @@ kinds.log = function(key, p)
   self.refund = function()
     if ago >= period then return end
     local back = math.min(cost, count)
-    if back > 0 then redis.call('ZPOPMAX', key, back) end
+    -- The oldest, whosever they are, so that no later call gains by it.
+    if back > 0 then redis.call('ZPOPMIN', key, back) end
     count = count - back
   end
   self.repair = function()
@@ -162,7 +166,7 @@ kinds.counter = function(key, p)
     put(key, int(began) .. ' ' .. int(present) .. ' ' .. int(before), began + 2 * period - now)
   end
   self.take = function()
-    present = present + cost
+    present = math.min(present + cost, MOST)
     write()
   end
   self.refund = function()

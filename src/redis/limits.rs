@@ -97,14 +97,21 @@ impl<K: Hash + Eq + Clone + fmt::Display> RedisLimits<K> {
     }
 }
 
+/// 146 years: no quota has a longer period, and no burst takes longer.
+const LONGEST: Duration = Duration::from_nanos(1 << 62);
+
 /// The part of a quota: at least one unit, in a longer period if need be.
 fn part(quota: Quota, share: f64) -> Quota {
     let of = |units: u64| units as f64 * share;
     let units = (of(quota.units()) as u64).max(1);
     let longer = (of(quota.units()) / units as f64).min(1.0);
-    let period = Duration::try_from_secs_f64(quota.period().as_secs_f64() / longer).unwrap_or(quota.period());
+    let burst = if quota.at_once() == quota.units() { units } else { (of(quota.at_once()) as u64).max(1) };
+    let longest = LONGEST / u32::try_from(burst).unwrap_or(u32::MAX);
+    let period = Duration::try_from_secs_f64(quota.period().as_secs_f64() / longer).unwrap_or(longest);
+    // None that is longer than it was gets too long to be reckoned with.
+    let period = if longer < 1.0 { period.min(longest) } else { period };
     let part = Quota::new(units, period);
-    if quota.at_once() == quota.units() { part } else { part.burst((of(quota.at_once()) as u64).max(1)) }
+    if burst == units { part } else { part.burst(burst) }
 }
 
 impl<K: Hash + Eq + Clone + fmt::Display + Send + Sync + 'static> LimitStore<K> for RedisLimits<K> {

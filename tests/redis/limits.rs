@@ -6,8 +6,14 @@ use buttress::{
     redis::{RedisLimits, Unavailable},
 };
 
-use crate::{LONG, PATIENT, admitted, lanes, leases::until, server::Server, take};
+use crate::{
+    LONG, PATIENT, QUICK, admitted, lanes,
+    leases::until,
+    server::{Server, free_port},
+    take,
+};
 
+const SECOND: Duration = Duration::from_secs(1);
 /// No unit comes back while a test runs.
 const HOUR: Duration = Duration::from_secs(3600);
 const KINDS: [(&str, fn(Quota) -> Settings); 3] =
@@ -281,6 +287,21 @@ async fn what_is_given_back_too_late_is_not_there_any_more() {
     }
 }
 
+/// What others took later still counts for as long as it would have.
+#[tokio::test]
+async fn what_is_given_back_late_is_not_what_others_took_since() {
+    let server = Server::start().await;
+    let limits = process(&server, Settings::sliding_log(Quota::new(10, 2 * SECOND)).name("log"));
+    assert_eq!(take(&limits, "user", 5).await, Ok(()));
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(take(&limits, "user", 5).await, Ok(()));
+    limits.refund(&"user".to_owned(), 5, SECOND);
+    settled(&limits, &server).await;
+    // What was given back has left the window, and what was not has not.
+    tokio::time::sleep(SECOND + SECOND / 10).await;
+    assert_eq!(admitted(&limits, "user", 10).await, 5);
+}
+
 /// Keys come from requests, and what they are called is kept for as long as they count.
 #[tokio::test]
 async fn a_key_as_long_as_a_stranger_likes_is_short_in_redis_and_a_key_of_its_own() {
@@ -311,5 +332,44 @@ async fn a_bucket_by_itself_counts_as_one_of_several_does() {
         let key = key(name).await;
         let until_full: i64 = server.ask("PTTL", &key).await;
         assert!((18_000..=20_002).contains(&until_full), "{name} {until_full}");
+    }
+}
+
+/// What is charged is as large as somebody says.
+#[tokio::test]
+async fn a_charge_of_any_size_is_a_debt_and_a_key_that_is_in_debt_is_refused() {
+    let server = Server::start().await;
+    for (kind, algorithm) in KINDS {
+        for (name, units) in [("max", u64::MAX), ("many", 1 << 53), ("most", i64::MAX as u64)] {
+            let limits = process(&server, algorithm(Quota::new(10, HOUR)).name(kind));
+            assert_eq!(take(&limits, name, 1).await, Ok(()));
+            for _ in 0..2 {
+                limits.charge(&name.to_owned(), units);
+                settled(&limits, &server).await;
+            }
+            let other = process(&server, algorithm(Quota::new(10, HOUR)).name(kind));
+            let rejected = take(&other, name, 1).await.unwrap_err();
+            assert_eq!(rejected.reason(), Reason::RateLimited, "{kind} {name}");
+            // It is forgiven.
+            for _ in 0..3 {
+                other.refund(&name.to_owned(), units, Duration::ZERO);
+                settled(&other, &server).await;
+            }
+            assert_eq!(take(&other, name, 1).await, Ok(()), "{kind} {name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn however_small_the_share_is_it_is_a_limit() {
+    // Nobody is there.
+    let lanes = lanes(&format!("redis://127.0.0.1:{}/", free_port()), QUICK);
+    for share in [f64::MIN_POSITIVE, 1e-20, 1e-9, 0.01] {
+        for quota in [Quota::new(1, HOUR), Quota::per_second(1).burst(10), Quota::per_second(50)] {
+            let settings = Settings::token_bucket(quota).name("small");
+            let limits = RedisLimits::try_new(&lanes, settings, Unavailable::local(share)).unwrap();
+            let passed = admitted(&limits, "user", 5).await;
+            assert_eq!(passed, 1, "{share} of {quota:?}");
+        }
     }
 }
