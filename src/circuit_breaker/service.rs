@@ -151,7 +151,7 @@ where
 
     // The future is put together where it is returned, once for each way to it. One function for all ways would leave it in memory, and
     // each move of it, or of the 32 bytes of a refusal, costs more than all the rest of a call.
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         if let Latch::Undecided = self.latch
             && let Some(mut permit) = self.circuit.pass()

@@ -132,7 +132,7 @@ where
         if self.mode.refuses { Poll::Ready(Ok(())) } else { ready }
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         let cost = self.cost.cost(&request);
         if self.mode.refuses {
@@ -179,7 +179,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         let cost = self.cost.cost(&request);
         WaitingFuture::new(self.inner.clone(), request, self.after.clone(), cost, self.limiter.clone())
@@ -208,7 +208,7 @@ where
         if has_unit { self.inner.poll_ready(cx) } else { Poll::Ready(Ok(())) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         let (paid, taken_at) = match std::mem::take(&mut self.mode.turn) {
             Turn::Refuses(refused) => return ResponseFuture::refused(self.limiter.refuse_unready(refused)),

@@ -32,6 +32,11 @@ impl Permit {
         Self { state: state.clone(), began, word: place << 1 | usize::from(noted) }
     }
 
+    #[inline]
+    pub(super) const fn began(&self) -> Instant {
+        self.began
+    }
+
     /// The call has ended; a second time says nothing.
     #[inline]
     pub(super) fn settle(&mut self, outcome: Outcome) {

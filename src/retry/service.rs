@@ -23,6 +23,7 @@ use crate::{
     address::Home,
     budget::{self, Budget, BudgetAddress},
     outcome::{Classify, ErrorsAreTransient},
+    time::{self, Lent},
 };
 
 /// See the [module docs](crate::retry).
@@ -55,11 +56,15 @@ impl<S, C, R, K, D> Retry<S, C, R, K, D> {
         }
     }
 
-    #[inline]
-    fn deposit(&self) {
+    /// Counts the call, unless one around it has been counted. Returns the reading that it took, for those inside.
+    #[inline(always)]
+    fn deposit(&self) -> Option<Lent> {
+        self.budget.filter(|budget| !budget::is_entered(budget.id()))?;
+        let now = time::borrow_or_read();
         if let Some(budget) = &self.shared.budget {
-            budget.deposit();
+            budget.deposit_now(now);
         }
+        Some(time::lend(now))
     }
 
     /// The handle of what all clones share.
@@ -113,16 +118,14 @@ where
 
     #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
-        if let Some(budget) = self.budget
-            && !budget::is_entered(budget.id())
-        {
-            self.deposit();
-        }
         let copy = if self.may_retry { self.rules.resend.copy(&request) } else { None };
         let spare = self.spares.take(&self.inner);
+        // After the copy, which is the user's code and may take its time.
+        let lent = self.deposit();
         let entered = self.budget.map(|budget| budget::enter(budget.id()));
         let inner = self.inner.call(request);
         drop(entered);
+        drop(lent);
         let course = Course::new(self.settings, self.shared.link(), self.budget);
         ResponseFuture::new(inner, self.has_limit, copy, spare, self.rules.clone(), self.delays.clone(), course)
     }
