@@ -13,7 +13,7 @@ use tokio::time::Sleep;
 
 #[cfg(feature = "timeout")]
 pub(crate) use alarm::Alarm;
-pub(crate) use lent::{Lent, borrow, borrow_or_read, lend};
+pub(crate) use lent::{TakeBack, borrow, borrow_or_read, lend};
 
 /// A point in time that fits an atomic: nanoseconds since 146 years before the first reading.
 ///

@@ -11,10 +11,12 @@ thread_local! {
     static ENTERED: Cell<u64> = const { Cell::new(NONE) };
 }
 
-/// Marks the budget of this id as paid into, until the guard is dropped: for the length of a poll.
+/// Marks the budget of this id as paid into, until the guard is dropped: for the length of a poll. Without one, what is marked stays so.
 #[inline]
-pub(crate) fn enter(id: u64) -> Entered {
-    Entered { before: ENTERED.replace(id), _stays_here: PhantomData }
+pub(crate) fn enter(id: Option<u64>) -> Entered {
+    let before = ENTERED.get();
+    ENTERED.set(id.unwrap_or(before));
+    Entered { before, _stays_here: PhantomData }
 }
 
 /// Whether the call around this one has paid into the budget of this id.
@@ -47,10 +49,11 @@ mod tests {
     #[test]
     fn a_mark_ends_with_its_guard_also_in_a_panic() {
         let (outer, inner) = (1, 2);
-        let guard = enter(outer);
+        let guard = enter(Some(outer));
         assert!(is_entered(outer) && !is_entered(inner));
         let panics = std::panic::catch_unwind(|| {
-            let _guard = enter(inner);
+            let _guard = enter(Some(inner));
+            let _nothing = enter(None);
             assert!(is_entered(inner) && !is_entered(outer));
             panic!("inside");
         });
@@ -63,7 +66,7 @@ mod tests {
     #[test]
     fn another_thread_has_entered_nothing() {
         let id = 1;
-        let _guard = enter(id);
+        let _guard = enter(Some(id));
         assert!(!std::thread::spawn(move || is_entered(id)).join().unwrap());
     }
 }

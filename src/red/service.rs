@@ -99,10 +99,11 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let place = self.state.place(self.label.label(&request));
         let mut permit = Permit::begin(&self.state, place);
-        let lent = time::lend(permit.began());
+        let back = time::TakeBack;
+        time::lend(permit.began());
         let on_unwind = OnUnwind(&mut permit);
         let inner = self.inner.call(request);
-        drop(lent);
+        drop(back);
         let classify = self.classify.clone();
         mem::forget(on_unwind);
         ResponseFuture::new(inner, permit, classify)

@@ -23,7 +23,7 @@ use crate::{
     address::Home,
     budget::{self, Budget, BudgetAddress},
     outcome::{Classify, ErrorsAreTransient},
-    time::{self, Lent},
+    time,
 };
 
 /// See the [module docs](crate::retry).
@@ -56,15 +56,17 @@ impl<S, C, R, K, D> Retry<S, C, R, K, D> {
         }
     }
 
-    /// Counts the call, unless one around it has been counted. Returns the reading that it took, for those inside.
+    /// Counts the call, unless one around it has been counted. The reading that it takes for this is lent to those inside.
     #[inline(always)]
-    fn deposit(&self) -> Option<Lent> {
-        self.budget.filter(|budget| !budget::is_entered(budget.id()))?;
-        let now = time::borrow_or_read();
-        if let Some(budget) = &self.shared.budget {
+    fn deposit(&self) {
+        if let Some(address) = self.budget
+            && !budget::is_entered(address.id())
+            && let Some(budget) = &self.shared.budget
+        {
+            let now = time::borrow_or_read();
             budget.deposit_now(now);
+            time::lend(now);
         }
-        Some(time::lend(now))
     }
 
     /// The handle of what all clones share.
@@ -120,14 +122,13 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let copy = if self.may_retry { self.rules.resend.copy(&request) } else { None };
         let spare = self.spares.take(&self.inner);
-        // After the copy, which is the user's code and may take its time.
-        let lent = self.deposit();
-        let entered = self.budget.map(|budget| budget::enter(budget.id()));
-        let inner = self.inner.call(request);
-        drop(entered);
-        drop(lent);
         let course = Course::new(self.settings, self.shared.link(), self.budget);
-        ResponseFuture::new(inner, self.has_limit, copy, spare, self.rules.clone(), self.delays.clone(), course)
+        let (rules, delays) = (self.rules.clone(), self.delays.clone());
+        let _back = time::TakeBack;
+        self.deposit();
+        let _entered = budget::enter(self.budget.map(BudgetAddress::id));
+        // Last, so that the inner future is moved to its place and nowhere else.
+        ResponseFuture::new(self.inner.call(request), self.has_limit, copy, spare, rules, delays, course)
     }
 }
 

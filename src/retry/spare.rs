@@ -39,7 +39,7 @@ const fn is_free_to_copy<S>() -> bool {
 }
 
 impl<S: Clone> Spares<S> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn take(&self, inner: &S) -> Spare<S> {
         match &self.0 {
             Some(kept) if !is_free_to_copy::<S>() => {
@@ -48,7 +48,7 @@ impl<S: Clone> Spares<S> {
                 }
                 Spare::Kept(kept.clone())
             }
-            _ => Spare::Copied(Box::new(inner.clone())),
+            _ => Spare::copied(inner),
         }
     }
 
@@ -67,6 +67,12 @@ impl<S> Clone for Spares<S> {
 }
 
 impl<S: Clone> Spare<S> {
+    /// In a box of nothing.
+    #[inline(never)]
+    fn copied(service: &S) -> Self {
+        Self::Copied(Box::new(service.clone()))
+    }
+
     /// A service of its own for an attempt, with no readiness yet.
     ///
     /// The service's `clone` runs under the lock. It is user code, but there is no other way to clone what is not `Sync`; it would have to call

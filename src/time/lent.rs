@@ -12,15 +12,13 @@ thread_local! {
     static LENT: Cell<Instant> = const { Cell::new(Instant::NEVER) };
 }
 
-/// A reading is lent until this is dropped, or until somebody has borrowed it.
-#[must_use = "it is lent as long as this lives"]
-pub(crate) struct Lent(());
+/// Takes back what is lent when it is dropped, if nobody has borrowed it.
+pub(crate) struct TakeBack;
 
 /// Lends a reading that has just been taken, or borrowed.
 #[inline]
-pub(crate) fn lend(now: Instant) -> Lent {
+pub(crate) fn lend(now: Instant) {
     LENT.set(now);
-    Lent(())
 }
 
 /// What is lent, to the first who asks.
@@ -36,7 +34,7 @@ pub(crate) fn borrow_or_read() -> Instant {
     borrow().unwrap_or_else(now)
 }
 
-impl Drop for Lent {
+impl Drop for TakeBack {
     #[inline]
     fn drop(&mut self) {
         LENT.set(Instant::NEVER);
@@ -51,13 +49,15 @@ mod tests {
 
     #[test]
     fn a_reading_is_lent_once_and_to_nobody_when_the_call_is_over() {
-        let lent = lend(NOON);
+        lend(NOON);
         assert_eq!((borrow(), borrow()), (Some(NOON), None));
-        drop(lent);
-        drop(lend(NOON));
+        let back = TakeBack;
+        lend(NOON);
+        drop(back);
         assert_eq!(borrow(), None);
         let panics = std::panic::catch_unwind(|| {
-            let _lent = lend(NOON);
+            let _back = TakeBack;
+            lend(NOON);
             panic!("inside");
         });
         assert!(panics.is_err());
@@ -66,7 +66,8 @@ mod tests {
 
     #[test]
     fn another_thread_borrows_nothing() {
-        let _lent = lend(NOON);
+        let _back = TakeBack;
+        lend(NOON);
         assert_eq!(std::thread::spawn(borrow).join().unwrap(), None);
     }
 }
