@@ -99,11 +99,10 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let place = self.state.place(self.label.label(&request));
         let mut permit = Permit::begin(&self.state, place);
-        let back = time::TakeBack;
+        let _back = time::TakeBack;
         time::lend(permit.began());
         let on_unwind = OnUnwind(&mut permit);
         let inner = self.inner.call(request);
-        drop(back);
         let classify = self.classify.clone();
         mem::forget(on_unwind);
         ResponseFuture::new(inner, permit, classify)
