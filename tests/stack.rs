@@ -282,7 +282,7 @@ async fn nobody_is_refused_because_a_layer_further_out_took_its_time() {
         })
     };
     let one_per_second = || RateLimitLayer::new(RateLimitSettings::token_bucket(Quota::per_second(1)));
-    let client = || service_fn(async |_: u32| Ok::<_, AppError>(()));
+    let client = || service_fn(|_: u32| std::future::ready(Ok::<_, AppError>(())));
     let mut counted = RedLayer::new("slow").layer(slow().layer(one_per_second().layer(client())));
     let mut retried = RetryLayer::new(RetrySettings::new()).layer(slow().layer(one_per_second().layer(client())));
     for _ in 0..3 {
