@@ -1,12 +1,12 @@
 //! The course of one call: its time, its attempts, and what the next one costs.
 
-use std::{mem::ManuallyDrop, pin::Pin, task::Poll, time::Duration};
+use std::{mem::ManuallyDrop, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
 use tokio::time::Sleep;
 
 use super::{backoff::Backoff, decision::Plan, recipe::Checked, state::Shared};
 use crate::{
-    address::Link,
+    address::{Address, Home, Kept, Link},
     budget::{BudgetAddress, Cost, Withdrawal},
     deadline::{self, Span},
     event::{EventKind, Events, GaveUp, Pattern},
@@ -16,14 +16,19 @@ use crate::{
 
 /// A call's time and its attempts.
 pub(super) struct Course<I, B> {
-    /// `None` when they are in what is shared, which is kept then.
-    settings: Option<&'static Checked>,
-    shared: Link<Shared>,
+    common: Common,
     budget: Option<BudgetAddress>,
     /// When the call was first pending, or first failed; `NEVER` before that.
     began: Instant,
     /// Boxed, because most calls never fail: all that only those need which do.
     failed: Rare<Failed<I, B>>,
+}
+
+/// What a call has of what all share.
+pub(super) enum Common {
+    /// The settings, and a way to the rest.
+    Known(&'static Checked, Address<Shared>),
+    Kept(Kept<Shared>),
 }
 
 /// A box that most calls never have. What it takes to drop one is apart, so that the drop of all others is small enough to be inlined.
@@ -60,12 +65,8 @@ pub(super) struct Asks<D, R, K> {
 
 impl<I: Iterator<Item = Duration>, B> Course<I, B> {
     #[inline]
-    pub(super) const fn new(
-        settings: Option<&'static Checked>,
-        shared: Link<Shared>,
-        budget: Option<BudgetAddress>,
-    ) -> Self {
-        Self { settings, shared, budget, began: Instant::NEVER, failed: Rare(ManuallyDrop::new(None)) }
+    pub(super) const fn new(common: Common, budget: Option<BudgetAddress>) -> Self {
+        Self { common, budget, began: Instant::NEVER, failed: Rare(ManuallyDrop::new(None)) }
     }
 
     /// The budget's number, for what retries inside on the same one.
@@ -76,18 +77,14 @@ impl<I: Iterator<Item = Duration>, B> Course<I, B> {
 
     /// Looks at the settings, wherever they are.
     fn settings<T>(&self, look: impl FnOnce(&Checked) -> T) -> T {
-        match (self.settings, self.shared.find()) {
-            (Some(settings), _) => look(settings),
-            (None, Some(shared)) => look(&shared.checked),
-            (None, None) => unreachable!("a call keeps what is shared if it has no settings of its own"),
+        match &self.common {
+            Common::Known(settings, _) => look(settings),
+            Common::Kept(house) => look(&house.resident().checked),
         }
     }
 
     fn plan(&self) -> Plan {
-        match self.settings {
-            Some(settings) => settings.plan,
-            None => self.settings(|settings| settings.plan),
-        }
+        self.settings(|settings| settings.plan)
     }
 
     /// Polls with the total time, if there is one, as the deadline.
@@ -264,10 +261,28 @@ impl<I: Iterator<Item = Duration>, B> Course<I, B> {
     }
 
     fn tell(&self, event: EventKind<'_>) {
-        match self.shared.find() {
+        match self.common.find() {
             Some(shared) => shared.events.emit(|| event),
             // A call that outlives its layer, its services and its handles, and had no listeners, has recorders left to tell.
             None => Events::named(Pattern::Retry, self.plan().name).emit(|| event),
+        }
+    }
+}
+
+impl Common {
+    #[inline]
+    pub(super) fn of(shared: &Home<Shared>, known: Option<&'static Checked>) -> Self {
+        match (shared.link(), known) {
+            (Link::Kept(house), _) => Self::Kept(house),
+            (Link::Address(address), Some(settings)) => Self::Known(settings, address),
+            (Link::Address(_), None) => unreachable!("what is shared is kept if its settings are nowhere else"),
+        }
+    }
+
+    fn find(&self) -> Option<Arc<Shared>> {
+        match self {
+            Self::Known(_, address) => address.find(),
+            Self::Kept(house) => Some(Arc::clone(house.resident())),
         }
     }
 }

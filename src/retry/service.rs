@@ -9,7 +9,7 @@ use tower::{Service, load::Load};
 
 use super::{
     cost::{FlatCost, RetryCost},
-    course::Course,
+    course::{Common, Course},
     decision::Plan,
     delays::{Delays, OfSettings},
     future::ResponseFuture,
@@ -122,7 +122,7 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let copy = if self.may_retry { self.rules.resend.copy(&request) } else { None };
         let spare = self.spares.take(&self.inner);
-        let course = Course::new(self.settings, self.shared.link(), self.budget);
+        let course = Course::new(Common::of(&self.shared, self.settings), self.budget);
         let (rules, delays) = (self.rules.clone(), self.delays.clone());
         let _back = time::TakeBack;
         self.deposit();
