@@ -11,12 +11,11 @@ thread_local! {
     static ENTERED: Cell<u64> = const { Cell::new(NONE) };
 }
 
-/// Marks the budget of this id as paid into, until the guard is dropped: for the length of a poll. Without one, what is marked stays so.
+/// Marks the budget of this id as paid into, until the guard is dropped: for the length of a poll. Without one, what is marked stays so, and
+/// is not written again: each call would wait for what the last one wrote.
 #[inline]
 pub(crate) fn enter(id: Option<u64>) -> Entered {
-    let before = ENTERED.get();
-    ENTERED.set(id.unwrap_or(before));
-    Entered { before, _stays_here: PhantomData }
+    Entered { before: id.map(|id| ENTERED.replace(id)), _stays_here: PhantomData }
 }
 
 /// Whether the call around this one has paid into the budget of this id.
@@ -31,14 +30,16 @@ pub(crate) fn is_entered(id: u64) -> bool {
 #[derive(Debug)]
 #[must_use = "the mark lasts as long as the guard"]
 pub(crate) struct Entered {
-    before: u64,
+    before: Option<u64>,
     _stays_here: PhantomData<*const ()>,
 }
 
 impl Drop for Entered {
     #[inline]
     fn drop(&mut self) {
-        ENTERED.set(self.before);
+        if let Some(before) = self.before {
+            ENTERED.set(before);
+        }
     }
 }
 

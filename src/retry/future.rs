@@ -48,11 +48,14 @@ pin_project! {
     // processor waits for that.
     #[project = AttemptProj]
     enum Attempt<F> {
-        Some {
+        // The first, with no total time.
+        Plain {
             #[pin]
             inner: F,
-            // One of several, or under a total time.
-            watched: bool,
+        },
+        Watched {
+            #[pin]
+            inner: F,
         },
         None,
     }
@@ -75,7 +78,8 @@ impl<S: Service<Req>, Req, C, R, K, D: Delays> ResponseFuture<S, Req, C, R, K, D
         delays: D,
         course: Course<D::Iter, Between<S, Result<S::Response, S::Error>>>,
     ) -> Self {
-        Self { attempt: Attempt::Some { inner, watched: has_limit }, copy, spare, rules, delays, course }
+        let attempt = if has_limit { Attempt::Watched { inner } } else { Attempt::Plain { inner } };
+        Self { attempt, copy, spare, rules, delays, course }
     }
 }
 
@@ -95,7 +99,7 @@ where
         let this = self.as_mut().project();
         // What retries inside, on the same budget, is part of this call and no call of its own.
         let _entered = budget::enter(this.course.budget_id());
-        let AttemptProj::Some { inner, watched: false } = this.attempt.project() else {
+        let AttemptProj::Plain { inner } = this.attempt.project() else {
             return self.go_on(None, cx);
         };
         match inner.poll(cx) {
@@ -153,13 +157,15 @@ where
                 }
             }
             let result = match this.attempt.as_mut().project() {
-                AttemptProj::Some { inner, .. } => match this.course.poll(|| inner.poll(cx)) {
-                    Poll::Ready(result) => result,
-                    Poll::Pending => {
-                        this.course.pending();
-                        return Poll::Pending;
+                AttemptProj::Plain { inner } | AttemptProj::Watched { inner } => {
+                    match this.course.poll(|| inner.poll(cx)) {
+                        Poll::Ready(result) => result,
+                        Poll::Pending => {
+                            this.course.pending();
+                            return Poll::Pending;
+                        }
                     }
-                },
+                }
                 AttemptProj::None => match this.course.take().expect("polled after it was ready") {
                     Between::Sleeping { mut sleep, last } => {
                         if sleep.as_mut().poll(cx).is_pending() {
@@ -202,7 +208,7 @@ where
                                 }
                                 this.course.begin_attempt();
                                 let inner = service.call(request);
-                                this.attempt.set(Attempt::Some { inner, watched: true });
+                                this.attempt.set(Attempt::Watched { inner });
                                 continue;
                             }
                             // An attempt that found no service is one that failed.

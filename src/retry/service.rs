@@ -63,9 +63,7 @@ impl<S, C, R, K, D> Retry<S, C, R, K, D> {
             && !budget::is_entered(address.id())
             && let Some(budget) = &self.shared.budget
         {
-            let now = time::borrow_or_read();
-            budget.deposit_now(now);
-            time::lend(now);
+            budget.deposit_now(time::pass_on());
         }
     }
 
@@ -124,11 +122,13 @@ where
         let spare = self.spares.take(&self.inner);
         let course = Course::new(Common::of(&self.shared, self.settings), self.budget);
         let (rules, delays) = (self.rules.clone(), self.delays.clone());
-        let _back = time::TakeBack;
+        let back = time::TakeBack;
         self.deposit();
-        let _entered = budget::enter(self.budget.map(BudgetAddress::id));
-        // Last, so that the inner future is moved to its place and nowhere else.
-        ResponseFuture::new(self.inner.call(request), self.has_limit, copy, spare, rules, delays, course)
+        let entered = budget::enter(self.budget.map(BudgetAddress::id));
+        let inner = self.inner.call(request);
+        drop(entered);
+        drop(back);
+        ResponseFuture::new(inner, self.has_limit, copy, spare, rules, delays, course)
     }
 }
 

@@ -42,13 +42,15 @@ impl<S: Clone> Spares<S> {
     #[inline(always)]
     pub(super) fn take(&self, inner: &S) -> Spare<S> {
         match &self.0 {
-            Some(kept) if !is_free_to_copy::<S>() => {
+            // Which of the two is known when it is compiled.
+            _ if is_free_to_copy::<S>() => Spare::Copied(Box::new(inner.clone())),
+            Some(kept) => {
                 if kept.get().is_none() {
                     Self::keep(kept, inner);
                 }
                 Spare::Kept(kept.clone())
             }
-            _ => Spare::copied(inner),
+            None => Spare::copied(inner),
         }
     }
 
@@ -68,6 +70,7 @@ impl<S> Clone for Spares<S> {
 
 impl<S: Clone> Spare<S> {
     /// In a box of nothing.
+    #[cold]
     #[inline(never)]
     fn copied(service: &S) -> Self {
         Self::Copied(Box::new(service.clone()))

@@ -28,10 +28,16 @@ pub(crate) fn borrow() -> Option<Instant> {
     (lent != Instant::NEVER).then_some(lent)
 }
 
-/// What is lent, or else a reading of one's own.
+/// What is lent, or else a reading of one's own: lent on to the next.
 #[inline]
-pub(crate) fn borrow_or_read() -> Instant {
-    borrow().unwrap_or_else(now)
+pub(crate) fn pass_on() -> Instant {
+    let lent = LENT.get();
+    if lent != Instant::NEVER {
+        return lent;
+    }
+    let now = now();
+    lend(now);
+    now
 }
 
 impl Drop for TakeBack {
@@ -52,6 +58,9 @@ mod tests {
         lend(NOON);
         assert_eq!((borrow(), borrow()), (Some(NOON), None));
         let back = TakeBack;
+        lend(NOON);
+        assert_eq!((pass_on(), borrow()), (NOON, Some(NOON)));
+        assert_eq!(Some(pass_on()), borrow());
         lend(NOON);
         drop(back);
         assert_eq!(borrow(), None);
