@@ -26,17 +26,16 @@ thread_local! {
 /// The number of this thread, below [`THREADS`]. `None` if it came too late, or is about to end.
 #[inline]
 pub(crate) fn index() -> Option<usize> {
-    match MINE.get() {
-        NOT_ASKED => claim(),
-        NONE => None,
-        index => Some(index),
-    }
+    let mine = MINE.get();
+    if mine < THREADS { Some(mine) } else { claim() }
 }
 
 #[cold]
 #[inline(never)]
 fn claim() -> Option<usize> {
-    MINE.set(NONE);
+    if MINE.replace(NONE) == NONE {
+        return None;
+    }
     let lease = Lease::take()?;
     let index = lease.0;
     // Where the thread's locals are already gone nobody would end the lease: it is dropped at once.

@@ -316,6 +316,21 @@ fn the_response_future_is_small() {
     drop(service.oneshot(1));
 }
 
+/// Whatever the services are that a retry would have to clone.
+#[test]
+fn the_response_future_of_a_whole_stack_is_small() {
+    type Inner = Ready<Result<u64, Error<std::fmt::Error>>>;
+    let mut stack = tower::ServiceBuilder::new()
+        .layer(RedLayer::new("size"))
+        .layer(RetryLayer::new(RetrySettings::new()))
+        .layer(CircuitBreakerLayer::new(PATIENT))
+        .layer(RateLimitLayer::new(RateLimitSettings::token_bucket(Quota::per_second(1_000))))
+        .layer(TimeoutLayer::new(Duration::from_secs(1)))
+        .service(service_fn(|n: u64| -> Inner { ready(Ok(n)) }));
+    assert!(stack.poll_ready(&mut Context::from_waker(noop_waker_ref())).is_ready());
+    assert!(size_of_val(&stack.call(1)) <= 192);
+}
+
 /// From the handler's `Infallible` to the stack's error and back.
 #[test]
 fn an_admitted_call_through_respond_allocates_nothing() {

@@ -10,7 +10,11 @@ use buttress::{
     AsRejected, BoxError, CircuitState, Classify, Error, ErrorsAreTransient, EveryErrorIsTransient, LateLayer, Outcome,
     Reason, Rejected, Trip,
     circuit_breaker::{CircuitBreakerLayer, CircuitBreakerSettings as Settings},
+    rate_limit::{Quota, RateLimitLayer, RateLimitSettings},
+    red::RedLayer,
+    retry::{RetryLayer, RetrySettings},
 };
+use futures::FutureExt;
 use support::{Answer, AppError, Probe, Ready};
 use tower::{
     Layer, Service, ServiceBuilder, ServiceExt, buffer::BufferLayer, limit::ConcurrencyLimitLayer,
@@ -265,4 +269,24 @@ fn secrets_of_a_request_are_in_no_error() {
         format!("{rejected:?}"),
         r#"Rejected { policy: "payments", reason: RateLimited, retry_after: Some(1s) }"#
     );
+}
+
+/// Layers lend one another their readings of the clock, which a layer in between may let grow old.
+#[tokio::test(start_paused = true)]
+async fn nobody_is_refused_because_a_layer_further_out_took_its_time() {
+    let slow = || {
+        tower::util::MapRequestLayer::new(|request: u32| {
+            // Time passes within the very call.
+            tokio::time::advance(SECOND).now_or_never();
+            request
+        })
+    };
+    let one_per_second = || RateLimitLayer::new(RateLimitSettings::token_bucket(Quota::per_second(1)));
+    let client = || service_fn(|_: u32| std::future::ready(Ok::<_, AppError>(())));
+    let mut counted = RedLayer::new("slow").layer(slow().layer(one_per_second().layer(client())));
+    let mut retried = RetryLayer::new(RetrySettings::new()).layer(slow().layer(one_per_second().layer(client())));
+    for _ in 0..3 {
+        call(&mut counted).await.expect("a second has passed since the last one");
+        call(&mut retried).await.expect("a second has passed since the last one");
+    }
 }

@@ -66,18 +66,22 @@ impl Deposits {
     }
 
     /// Counts a call, for the thread that has this index.
-    #[inline]
+    #[inline(always)]
     pub(super) fn count(&self, index: Option<usize>, now: Instant) {
         match index {
             Some(index) => self.count_as(index, now),
-            None => {
-                let _writer = self.last.0.lock();
-                self.count_as(THREADS, now);
-            }
+            None => self.count_as_last(now),
         }
     }
 
-    #[inline]
+    #[cold]
+    #[inline(never)]
+    fn count_as_last(&self, now: Instant) {
+        let _writer = self.last.0.lock();
+        self.count_as(THREADS, now);
+    }
+
+    #[inline(always)]
     fn count_as(&self, index: usize, now: Instant) {
         let counter = match self.counters[index].get() {
             Some(counter) => counter,

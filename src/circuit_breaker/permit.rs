@@ -1,6 +1,6 @@
 //! Admission, and the permit that a call holds while it counts.
 
-use std::mem;
+use std::mem::{self, ManuallyDrop};
 
 use super::{
     in_flight::Slot,
@@ -52,6 +52,9 @@ enum Answer {
 
 /// Settles a permit as panicked, unless it is forgotten.
 pub(super) struct OnUnwind<'a>(pub(super) &'a mut Permit);
+
+/// A permit while its call is made, which a panic settles. By value, because a permit whose address goes nowhere lives in registers.
+pub(super) struct Calling(pub(super) Permit);
 
 // ===== impl Circuit =====
 
@@ -213,8 +216,23 @@ impl Drop for Permit {
     #[inline]
     fn drop(&mut self) {
         if self.word != 0 {
-            self.settle(Ending::Cancelled);
+            self.place.settle(self.word, self.started, self.slot, Ending::Cancelled);
         }
+    }
+}
+
+impl Calling {
+    /// The call is made.
+    #[inline]
+    pub(super) fn end(self) -> Permit {
+        ManuallyDrop::new(self).0.take()
+    }
+}
+
+impl Drop for Calling {
+    #[cold]
+    fn drop(&mut self) {
+        self.0.settle(Ending::Panicked);
     }
 }
 

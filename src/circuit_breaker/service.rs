@@ -10,7 +10,7 @@ use tower::Service;
 use super::{
     future::ResponseFuture,
     handle::CircuitBreakerHandle,
-    permit::{Gate, OnUnwind, Permit},
+    permit::{Calling, Gate, Permit},
     state::Circuit,
     step::Ending,
     wait::Wait,
@@ -149,36 +149,41 @@ where
         }
     }
 
-    // The future is put together where it is returned, once for each way to it. One function for all ways would leave it in memory, and
-    // each move of it, or of the 32 bytes of a refusal, costs more than all the rest of a call.
-    #[inline]
+    // The future is put together where it is returned, and the other ways to it are apart: each move of it costs more than all the rest of a
+    // call.
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         if let Latch::Undecided = self.latch
-            && let Some(mut permit) = self.circuit.pass()
+            && let Some(permit) = self.circuit.pass()
         {
-            let on_unwind = OnUnwind(&mut permit);
-            let inner = self.inner.call(request);
-            mem::forget(on_unwind);
-            return ResponseFuture::called(inner, permit, self.classify.clone());
+            let calling = Calling(permit);
+            return ResponseFuture::called(self.inner.call(request), calling.end(), self.classify.clone());
         }
+        self.call_decided(request)
+    }
+}
+
+impl<S, C> CircuitBreaker<S, C> {
+    #[inline(never)]
+    fn call_decided<Req>(&mut self, request: Req) -> ResponseFuture<S::Future, C>
+    where
+        S: Service<Req>,
+        C: Clone,
+    {
         // The inner service was perhaps never ready, so a refusal stays one, whatever has happened since.
         if let Latch::Refused(refusal) = self.latch {
             self.latch = Latch::Undecided;
             return ResponseFuture::refused(self.circuit.refuse(refusal), self.classify.clone());
         }
         match self.admit() {
-            Ok(mut permit) => {
-                let on_unwind = OnUnwind(&mut permit);
-                let inner = self.inner.call(request);
-                mem::forget(on_unwind);
-                ResponseFuture::called(inner, permit, self.classify.clone())
+            Ok(permit) => {
+                let calling = Calling(permit);
+                ResponseFuture::called(self.inner.call(request), calling.end(), self.classify.clone())
             }
             Err(refusal) => ResponseFuture::refused(self.circuit.refuse(refusal), self.classify.clone()),
         }
     }
-}
 
-impl<S, C> CircuitBreaker<S, C> {
     /// The permit of a probe, or what the circuit says now: it may have changed between readiness and call.
     #[inline(never)]
     fn admit(&mut self) -> Result<Permit, Refusal> {

@@ -98,6 +98,19 @@ impl Bucket {
         let _ = self.change(&rate, now, |full_at| Ok(token_bucket::requoted(&rate, full_at, now, full_at <= horizon)));
     }
 
+    /// Lets a call of this cost pass, if it can at the first attempt, which nearly always it can. What keeps it from that is for
+    /// [`take`](Self::take) to find out.
+    #[inline(always)]
+    pub(super) fn pass(&self, now: u64, cost: u64) -> bool {
+        let SharedRate { burst, each, whole, .. } = &self.rate;
+        let [burst, each, whole] = [burst, each, whole].map(|field| field.load(Ordering::Relaxed));
+        let before = self.full_at.load(Ordering::Relaxed);
+        let Some(time) = each.checked_mul(cost).filter(|_| cost <= burst) else { return false };
+        token_bucket::passed(whole, before, now, time).is_some_and(|after| {
+            self.full_at.compare_exchange_weak(before, after, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        })
+    }
+
     /// Lets a call of this cost pass, or says how long it would have to wait.
     #[inline]
     pub(super) fn take(&self, now: u64, cost: u64, near: Option<f64>) -> Result<Crossed, Refused> {

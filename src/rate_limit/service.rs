@@ -132,25 +132,38 @@ where
         if self.mode.refuses { Poll::Ready(Ok(())) } else { ready }
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         let cost = self.cost.cost(&request);
         if self.mode.refuses {
             return self.refuse_unready(cost);
         }
-        let mut paid = Some(cost);
-        if let Err(refused) = self.limiter.take(cost) {
-            if let Err(rejected) = self.limiter.refuse(refused) {
-                return ResponseFuture::refused(rejected);
+        match self.limiter.take(cost) {
+            Ok(()) => {
+                let bill = self.after.bill(|| Own::new(self.limiter.clone(), time::now()), Some(cost));
+                ResponseFuture::called(self.inner.call(request), bill)
             }
-            paid = None;
+            Err(refused) => self.call_refused(refused, request),
         }
-        let bill = self.after.bill(|| Own::new(self.limiter.clone(), time::now()), paid);
-        ResponseFuture::called(self.inner.call(request), bill)
     }
 }
 
-impl<S, C, A> RateLimit<S, C, Refusing, A> {
+impl<S, C, A: After> RateLimit<S, C, Refusing, A> {
+    /// In shadow mode it goes all the same, and has paid nothing. Apart, so that the future of a call that passes is put together in its place.
+    #[inline(never)]
+    fn call_refused<Req>(&mut self, refused: Refused, request: Req) -> ResponseFuture<S::Future, A::Bill<Own>>
+    where
+        S: Service<Req>,
+    {
+        match self.limiter.refuse(refused) {
+            Ok(()) => {
+                let bill = self.after.bill(|| Own::new(self.limiter.clone(), time::now()), None);
+                ResponseFuture::called(self.inner.call(request), bill)
+            }
+            Err(rejected) => ResponseFuture::refused(rejected),
+        }
+    }
+
     /// What has come back in between is not taken: nobody is ready to use it.
     #[cold]
     fn refuse_unready<F, B>(&mut self, cost: u64) -> ResponseFuture<F, B> {
@@ -179,7 +192,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         let cost = self.cost.cost(&request);
         WaitingFuture::new(self.inner.clone(), request, self.after.clone(), cost, self.limiter.clone())
@@ -208,7 +221,7 @@ where
         if has_unit { self.inner.poll_ready(cx) } else { Poll::Ready(Ok(())) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         let (paid, taken_at) = match std::mem::take(&mut self.mode.turn) {
             Turn::Refuses(refused) => return ResponseFuture::refused(self.limiter.refuse_unready(refused)),

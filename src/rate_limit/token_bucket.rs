@@ -5,6 +5,14 @@
 
 use super::quota::{LONGEST, Rate, STEP};
 
+/// When the bucket is full again after a call that it lets pass. `None` as well where a sum would overflow, and of a bucket that is behind: then
+/// the steps one by one are to be asked.
+#[inline]
+pub(super) fn passed(whole: u64, full_at: u64, now: u64, time: u64) -> Option<u64> {
+    let after = full_at.max(now).checked_add(time)?;
+    (after - now <= whole).then_some(after)
+}
+
 /// What a bucket makes of a call: the moment at which it is full then, or how long to wait before the same call is admitted.
 ///
 /// `full_at` and `now` are nanoseconds of one clock. The cost is one of [`Rate::time_of`], so at most a whole burst.
@@ -150,6 +158,22 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn one_step_is_all_steps(full_at: u64, near: u64, now: u64, time: u64, whole: u64, is_near: bool) {
+            let full_at = if is_near { now.saturating_add(near % 1_000) } else { full_at };
+            let rate = Rate { units: 1, period: 1, burst: 1, each: time, whole };
+            match passed(whole, full_at, now, time) {
+                Some(after) => {
+                    prop_assert_eq!(rebased(&rate, full_at, now, || 0), None);
+                    prop_assert_eq!(take(&rate, full_at, now, time), Ok(after));
+                }
+                None => {
+                    let taken = take(&rate, full_at, now, time);
+                    prop_assert!(taken.is_err() || full_at.max(now).checked_add(time).is_none());
+                }
+            }
+        }
+
         /// Against a bucket of fractions, over random arrivals, costs and steps of the clock.
         #[test]
         fn it_is_the_bucket_that_it_stands_for(

@@ -37,20 +37,29 @@ where
 {
     type Output = Result<Res, E>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let on_unwind = OnUnwind(this.permit);
-        let polled = this.inner.poll(cx);
-        let outcome = match &polled {
-            Poll::Pending => None,
-            Poll::Ready(result) => Some(this.classify.classify(result.as_ref())),
-        };
-        mem::forget(on_unwind);
-        if let Some(outcome) = outcome {
-            this.permit.settle(outcome);
+        // Each arm owns its part: a reference to the whole would keep the whole in memory, and move it there and back.
+        match this.inner.poll(cx) {
+            Poll::Pending => {
+                mem::forget(on_unwind);
+                Poll::Pending
+            }
+            Poll::Ready(Ok(response)) => {
+                let outcome = this.classify.classify(Ok(&response));
+                mem::forget(on_unwind);
+                this.permit.settle(outcome);
+                Poll::Ready(Ok(response))
+            }
+            Poll::Ready(Err(error)) => {
+                let outcome = this.classify.classify(Err(&error));
+                mem::forget(on_unwind);
+                this.permit.settle_apart(outcome);
+                Poll::Ready(Err(error))
+            }
         }
-        polled
     }
 }
 

@@ -32,14 +32,26 @@ impl Permit {
         Self { state: state.clone(), began, word: place << 1 | usize::from(noted) }
     }
 
-    /// The call has ended; a second time says nothing.
     #[inline]
+    pub(super) const fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// As [`settle`](Self::settle), for what is not the way of most calls.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn settle_apart(&mut self, outcome: Outcome) {
+        self.settle(outcome);
+    }
+
+    /// The call has ended; a second time says nothing.
+    #[inline(always)]
     pub(super) fn settle(&mut self, outcome: Outcome) {
         let on_the_spot = matches!(outcome, Outcome::Rejected { reason, .. } if !reason.reached_inner());
         self.end(Ending::of(outcome), on_the_spot);
     }
 
-    #[inline]
+    #[inline(always)]
     fn end(&mut self, ending: Ending, on_the_spot: bool) {
         let word = std::mem::replace(&mut self.word, SETTLED);
         if word == SETTLED {
@@ -50,6 +62,12 @@ impl Permit {
         event::note(ending);
         series.meter.end(word & 1 == 1, ending, Some(took));
         series.stripes.end(ending, (!on_the_spot).then_some(took));
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn panicked(&mut self) {
+        self.end(Ending::ERROR, false);
     }
 
     #[cold]
@@ -69,8 +87,8 @@ impl Drop for Permit {
 }
 
 impl Drop for OnUnwind<'_> {
-    #[cold]
+    #[inline]
     fn drop(&mut self) {
-        self.0.end(Ending::ERROR, false);
+        self.0.panicked();
     }
 }

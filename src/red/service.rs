@@ -17,6 +17,7 @@ use crate::{
     event::Ending,
     outcome::{Classify, ErrorsAreTransient},
     shared::Shared,
+    time,
 };
 
 /// See the [module docs](crate::red).
@@ -94,10 +95,12 @@ where
         Poll::Ready(ready)
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         let place = self.state.place(self.label.label(&request));
         let mut permit = Permit::begin(&self.state, place);
+        let _back = time::TakeBack;
+        time::lend(permit.began());
         let on_unwind = OnUnwind(&mut permit);
         let inner = self.inner.call(request);
         let classify = self.classify.clone();

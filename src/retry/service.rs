@@ -9,7 +9,7 @@ use tower::{Service, load::Load};
 
 use super::{
     cost::{FlatCost, RetryCost},
-    course::Course,
+    course::{Common, Course},
     decision::Plan,
     delays::{Delays, OfSettings},
     future::ResponseFuture,
@@ -23,6 +23,7 @@ use crate::{
     address::Home,
     budget::{self, Budget, BudgetAddress},
     outcome::{Classify, ErrorsAreTransient},
+    time,
 };
 
 /// See the [module docs](crate::retry).
@@ -55,10 +56,14 @@ impl<S, C, R, K, D> Retry<S, C, R, K, D> {
         }
     }
 
-    #[inline]
+    /// Counts the call, unless one around it has been counted. The reading that it takes for this is lent to those inside.
+    #[inline(always)]
     fn deposit(&self) {
-        if let Some(budget) = &self.shared.budget {
-            budget.deposit();
+        if let Some(address) = self.budget
+            && !budget::is_entered(address.id())
+            && let Some(budget) = &self.shared.budget
+        {
+            budget.deposit_now(time::pass_on());
         }
     }
 
@@ -113,18 +118,17 @@ where
 
     #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
-        if let Some(budget) = self.budget
-            && !budget::is_entered(budget.id())
-        {
-            self.deposit();
-        }
         let copy = if self.may_retry { self.rules.resend.copy(&request) } else { None };
         let spare = self.spares.take(&self.inner);
-        let entered = self.budget.map(|budget| budget::enter(budget.id()));
+        let course = Course::new(Common::of(&self.shared, self.settings), self.budget);
+        let (rules, delays) = (self.rules.clone(), self.delays.clone());
+        let back = time::TakeBack;
+        self.deposit();
+        let entered = budget::enter(self.budget.map(BudgetAddress::id));
         let inner = self.inner.call(request);
         drop(entered);
-        let course = Course::new(self.settings, self.shared.link(), self.budget);
-        ResponseFuture::new(inner, self.has_limit, copy, spare, self.rules.clone(), self.delays.clone(), course)
+        drop(back);
+        ResponseFuture::new(inner, self.has_limit, copy, spare, rules, delays, course)
     }
 }
 
