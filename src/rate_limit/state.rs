@@ -77,17 +77,6 @@ impl Limiter {
     /// Lets a call of this cost pass, or says how long it would have to wait.
     #[inline(always)]
     pub(super) fn take(&self, cost: u64) -> Result<(), Refused> {
-        let lent = time::borrow();
-        match self.take_at(lent.unwrap_or_else(time::now), cost) {
-            Err(_) if lent.is_some() => self.take_afresh(cost),
-            taken => taken,
-        }
-    }
-
-    /// A reading that is a little old serves to let a call pass; whoever is refused is so by a fresh one.
-    #[cold]
-    #[inline(never)]
-    fn take_afresh(&self, cost: u64) -> Result<(), Refused> {
         self.take_at(time::now(), cost)
     }
 

@@ -56,14 +56,14 @@ impl<S, C, R, K, D> Retry<S, C, R, K, D> {
         }
     }
 
-    /// Counts the call, unless one around it has been counted. The reading that it takes for this is lent to those inside.
+    /// Counts the call, unless one around it has been counted.
     #[inline(always)]
     fn deposit(&self) {
         if let Some(address) = self.budget
             && !budget::is_entered(address.id())
             && let Some(budget) = &self.shared.budget
         {
-            budget.deposit_now(time::pass_on());
+            budget.deposit_now(time::about_now());
         }
     }
 
@@ -122,12 +122,10 @@ where
         let spare = self.spares.take(&self.inner);
         let course = Course::new(Common::of(&self.shared, self.settings), self.budget);
         let (rules, delays) = (self.rules.clone(), self.delays.clone());
-        let back = time::TakeBack;
         self.deposit();
         let entered = budget::enter(self.budget.map(BudgetAddress::id));
         let inner = self.inner.call(request);
         drop(entered);
-        drop(back);
         ResponseFuture::new(inner, self.has_limit, copy, spare, rules, delays, course)
     }
 }
