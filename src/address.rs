@@ -177,12 +177,6 @@ impl<T: Resident + fmt::Debug> fmt::Debug for Home<T> {
     }
 }
 
-impl<T: Resident> House<T> {
-    pub(crate) const fn resident(&self) -> &Arc<T> {
-        &self.value
-    }
-}
-
 impl<T: Resident> Drop for House<T> {
     fn drop(&mut self) {
         let place = self.place;

@@ -121,13 +121,7 @@ impl Budget {
     /// Counts a call: once for each call, however often it is retried.
     #[inline]
     pub fn deposit(&self) {
-        self.deposit_now(time::now());
-    }
-
-    /// As [`deposit`](Self::deposit), by a reading that the caller has.
-    #[inline(always)]
-    pub(crate) fn deposit_now(&self, now: Instant) {
-        self.deposit_at(thread_slot::index(), now);
+        self.deposit_at(thread_slot::index(), time::now());
     }
 
     #[inline]

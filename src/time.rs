@@ -5,8 +5,6 @@
 
 #[cfg(feature = "timeout")]
 mod alarm;
-#[cfg_attr(not(all(feature = "red", feature = "retry")), allow(dead_code))]
-mod lent;
 
 use std::{pin::Pin, sync::OnceLock, time::Duration};
 
@@ -14,8 +12,6 @@ use tokio::time::Sleep;
 
 #[cfg(feature = "timeout")]
 pub(crate) use alarm::Alarm;
-#[cfg_attr(not(all(feature = "red", feature = "retry")), allow(unused_imports))]
-pub(crate) use lent::{about_now, lend};
 
 /// A point in time that fits an atomic: nanoseconds since 146 years before the first reading.
 ///

@@ -271,7 +271,7 @@ fn secrets_of_a_request_are_in_no_error() {
     );
 }
 
-/// RED lends its reading of the clock to those that count inside, which a layer in between may let grow old.
+/// A layer in between may let any reading that was taken further out grow old.
 #[tokio::test(start_paused = true)]
 async fn a_limiter_decides_by_its_own_time_whatever_a_layer_further_out_took() {
     let limit = RateLimitLayer::new(RateLimitSettings::token_bucket(Quota::per_second(1)));

@@ -66,22 +66,18 @@ impl Deposits {
     }
 
     /// Counts a call, for the thread that has this index.
-    #[inline(always)]
+    #[inline]
     pub(super) fn count(&self, index: Option<usize>, now: Instant) {
         match index {
             Some(index) => self.count_as(index, now),
-            None => self.count_as_last(now),
+            None => {
+                let _writer = self.last.0.lock();
+                self.count_as(THREADS, now);
+            }
         }
     }
 
-    #[cold]
-    #[inline(never)]
-    fn count_as_last(&self, now: Instant) {
-        let _writer = self.last.0.lock();
-        self.count_as(THREADS, now);
-    }
-
-    #[inline(always)]
+    #[inline]
     fn count_as(&self, index: usize, now: Instant) {
         let counter = match self.counters[index].get() {
             Some(counter) => counter,

@@ -11,11 +11,10 @@ thread_local! {
     static ENTERED: Cell<u64> = const { Cell::new(NONE) };
 }
 
-/// Marks the budget of this id as paid into, until the guard is dropped: for the length of a poll. Without one, what is marked stays so, and
-/// is not written again: each call would wait for what the last one wrote.
+/// Marks the budget of this id as paid into, until the guard is dropped: for the length of a poll.
 #[inline]
-pub(crate) fn enter(id: Option<u64>) -> Entered {
-    Entered { before: id.map(|id| ENTERED.replace(id)), _stays_here: PhantomData }
+pub(crate) fn enter(id: u64) -> Entered {
+    Entered { before: ENTERED.replace(id), _stays_here: PhantomData }
 }
 
 /// Whether the call around this one has paid into the budget of this id.
@@ -30,16 +29,14 @@ pub(crate) fn is_entered(id: u64) -> bool {
 #[derive(Debug)]
 #[must_use = "the mark lasts as long as the guard"]
 pub(crate) struct Entered {
-    before: Option<u64>,
+    before: u64,
     _stays_here: PhantomData<*const ()>,
 }
 
 impl Drop for Entered {
     #[inline]
     fn drop(&mut self) {
-        if let Some(before) = self.before {
-            ENTERED.set(before);
-        }
+        ENTERED.set(self.before);
     }
 }
 
@@ -50,11 +47,10 @@ mod tests {
     #[test]
     fn a_mark_ends_with_its_guard_also_in_a_panic() {
         let (outer, inner) = (1, 2);
-        let guard = enter(Some(outer));
+        let guard = enter(outer);
         assert!(is_entered(outer) && !is_entered(inner));
         let panics = std::panic::catch_unwind(|| {
-            let _guard = enter(Some(inner));
-            let _nothing = enter(None);
+            let _guard = enter(inner);
             assert!(is_entered(inner) && !is_entered(outer));
             panic!("inside");
         });
@@ -67,7 +63,7 @@ mod tests {
     #[test]
     fn another_thread_has_entered_nothing() {
         let id = 1;
-        let _guard = enter(Some(id));
+        let _guard = enter(id);
         assert!(!std::thread::spawn(move || is_entered(id)).join().unwrap());
     }
 }

@@ -329,7 +329,7 @@ fn clones_share_what_other_budgets_do_not() {
     assert_eq!([one.balance().calls, other.balance().calls], [1, 0]);
     assert_eq!(one.address().id(), one.clone().address().id());
     assert_ne!(one.address().id(), other.address().id());
-    let _here = enter(Some(one.address().id()));
+    let _here = enter(one.address().id());
     assert!(is_entered(one.clone().address().id()) && !is_entered(other.address().id()));
     assert!(format!("{one:?}").starts_with("Budget { calls: 1,"));
 }

@@ -32,11 +32,6 @@ impl Permit {
         Self { state: state.clone(), began, word: place << 1 | usize::from(noted) }
     }
 
-    #[inline]
-    pub(super) const fn began(&self) -> Instant {
-        self.began
-    }
-
     /// As [`settle`](Self::settle), for what is not the way of most calls.
     #[cold]
     #[inline(never)]

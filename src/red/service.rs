@@ -17,7 +17,6 @@ use crate::{
     event::Ending,
     outcome::{Classify, ErrorsAreTransient},
     shared::Shared,
-    time,
 };
 
 /// See the [module docs](crate::red).
@@ -99,7 +98,6 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let place = self.state.place(self.label.label(&request));
         let mut permit = Permit::begin(&self.state, place);
-        let _back = time::lend(permit.began());
         let on_unwind = OnUnwind(&mut permit);
         let inner = self.inner.call(request);
         let classify = self.classify.clone();

@@ -1,12 +1,12 @@
 //! The course of one call: its time, its attempts, and what the next one costs.
 
-use std::{mem::ManuallyDrop, pin::Pin, sync::Arc, task::Poll, time::Duration};
+use std::{pin::Pin, task::Poll, time::Duration};
 
 use tokio::time::Sleep;
 
 use super::{backoff::Backoff, decision::Plan, recipe::Checked, state::Shared};
 use crate::{
-    address::{Address, Home, Kept, Link},
+    address::Link,
     budget::{BudgetAddress, Cost, Withdrawal},
     deadline::{self, Span},
     event::{EventKind, Events, GaveUp, Pattern},
@@ -16,23 +16,15 @@ use crate::{
 
 /// A call's time and its attempts.
 pub(super) struct Course<I, B> {
-    common: Common,
+    /// `None` when they are in what is shared, which is kept then.
+    settings: Option<&'static Checked>,
+    shared: Link<Shared>,
     budget: Option<BudgetAddress>,
     /// When the call was first pending, or first failed; `NEVER` before that.
     began: Instant,
     /// Boxed, because most calls never fail: all that only those need which do.
-    failed: Rare<Failed<I, B>>,
+    failed: Option<Box<Failed<I, B>>>,
 }
-
-/// What a call has of what all share.
-pub(super) enum Common {
-    /// The settings, and a way to the rest.
-    Known(&'static Checked, Address<Shared>),
-    Kept(Kept<Shared>),
-}
-
-/// A box that most calls never have. What it takes to drop one is apart, so that the drop of all others is small enough to be inlined.
-struct Rare<T>(ManuallyDrop<Option<Box<T>>>);
 
 struct Failed<I, B> {
     /// What the future keeps between two attempts.
@@ -65,8 +57,12 @@ pub(super) struct Asks<D, R, K> {
 
 impl<I: Iterator<Item = Duration>, B> Course<I, B> {
     #[inline]
-    pub(super) const fn new(common: Common, budget: Option<BudgetAddress>) -> Self {
-        Self { common, budget, began: Instant::NEVER, failed: Rare(ManuallyDrop::new(None)) }
+    pub(super) const fn new(
+        settings: Option<&'static Checked>,
+        shared: Link<Shared>,
+        budget: Option<BudgetAddress>,
+    ) -> Self {
+        Self { settings, shared, budget, began: Instant::NEVER, failed: None }
     }
 
     /// The budget's number, for what retries inside on the same one.
@@ -77,14 +73,18 @@ impl<I: Iterator<Item = Duration>, B> Course<I, B> {
 
     /// Looks at the settings, wherever they are.
     fn settings<T>(&self, look: impl FnOnce(&Checked) -> T) -> T {
-        match &self.common {
-            Common::Known(settings, _) => look(settings),
-            Common::Kept(house) => look(&house.resident().checked),
+        match (self.settings, self.shared.find()) {
+            (Some(settings), _) => look(settings),
+            (None, Some(shared)) => look(&shared.checked),
+            (None, None) => unreachable!("a call keeps what is shared if it has no settings of its own"),
         }
     }
 
     fn plan(&self) -> Plan {
-        self.settings(|settings| settings.plan)
+        match self.settings {
+            Some(settings) => settings.plan,
+            None => self.settings(|settings| settings.plan),
+        }
     }
 
     /// Polls with the total time, if there is one, as the deadline.
@@ -109,14 +109,14 @@ impl<I: Iterator<Item = Duration>, B> Course<I, B> {
 
     /// Keeps this between two attempts, after one has failed.
     pub(super) fn keep(&mut self, between: B) {
-        if let Some(failed) = &mut *self.failed.0 {
+        if let Some(failed) = &mut self.failed {
             failed.between = Some(between);
         }
     }
 
     /// What was kept last, unless it was taken.
     pub(super) fn take(&mut self) -> Option<B> {
-        self.failed.0.as_mut()?.between.take()
+        self.failed.as_mut()?.between.take()
     }
 
     #[inline]
@@ -138,7 +138,7 @@ impl<I: Iterator<Item = Duration>, B> Course<I, B> {
 
     /// It begins: its price is paid.
     pub(super) fn begin_attempt(&mut self) {
-        if let Some(failed) = &mut *self.failed.0 {
+        if let Some(failed) = &mut self.failed {
             if let Some(withdrawal) = failed.withdrawal.take() {
                 withdrawal.spend();
             }
@@ -147,7 +147,7 @@ impl<I: Iterator<Item = Duration>, B> Course<I, B> {
     }
 
     fn attempts(&self) -> u32 {
-        self.failed.0.as_ref().map_or(1, |failed| failed.attempts)
+        self.failed.as_ref().map_or(1, |failed| failed.attempts)
     }
 
     /// An attempt has ended like this: how long to wait for the next one, or `None` if it was the last.
@@ -167,7 +167,7 @@ impl<I: Iterator<Item = Duration>, B> Course<I, B> {
         let attempt = self.attempts();
         match decided {
             Ok(Next { sleep, delay, end, withdrawal }) => {
-                if let Some(failed) = &mut *self.failed.0 {
+                if let Some(failed) = &mut self.failed {
                     (failed.outcome, failed.end, failed.withdrawal) = (outcome, end, withdrawal);
                 }
                 self.tell(EventKind::Retry { attempt, outcome, delay });
@@ -194,14 +194,14 @@ impl<I: Iterator<Item = Duration>, B> Course<I, B> {
         if !(asks.can_resend)() {
             return Err(GaveUp::Request);
         }
-        if self.failed.0.is_none() {
+        if self.failed.is_none() {
             let (delays, end) =
                 (self.settings(|settings| (asks.delays)(&settings.backoff)), (Instant::NEVER, GaveUp::Within));
             let outcome = Outcome::TRANSIENT;
             let failed = Failed { between: None, delays, attempts: 1, outcome, end, withdrawal: None };
-            *self.failed.0 = Some(Box::new(failed));
+            self.failed = Some(Box::new(failed));
         }
-        let delay = self.failed.0.as_mut().and_then(|failed| failed.delays.next());
+        let delay = self.failed.as_mut().and_then(|failed| failed.delays.next());
         // On top of what the failure asked for, so that those who were told the same do not come back together.
         let delay = wait.saturating_add(delay.ok_or(GaveUp::Delays)?);
         // A timer of nothing is over when it is first polled. Whoever retries at once lets others have a turn in between.
@@ -223,7 +223,7 @@ impl<I: Iterator<Item = Duration>, B> Course<I, B> {
     /// Whether the attempt that was to follow is not to be: its request cannot be sent any more, or it is too late, because its timer or the inner
     /// readiness has taken too long.
     pub(super) fn is_over(&mut self, can_resend: bool) -> bool {
-        let Some(Failed { end: (at, why), outcome, .. }) = self.failed.0.as_deref() else {
+        let Some(Failed { end: (at, why), outcome, .. }) = self.failed.as_deref() else {
             return false;
         };
         if !can_resend {
@@ -245,7 +245,7 @@ impl<I: Iterator<Item = Duration>, B> Course<I, B> {
 
     /// A timer for the end of all time, while the next attempt waits for its service.
     pub(super) fn until_end(&self) -> Option<Pin<Box<Sleep>>> {
-        let (end, _) = self.failed.0.as_ref()?.end;
+        let (end, _) = self.failed.as_ref()?.end;
         if end == Instant::NEVER { None } else { time::sleep_until(end, time::now()) }
     }
 
@@ -253,7 +253,7 @@ impl<I: Iterator<Item = Duration>, B> Course<I, B> {
     fn end(&mut self, outcome: Outcome, gave_up: Option<GaveUp>, now: &mut Now) {
         let attempts = self.attempts();
         // An attempt that will not be costs nothing.
-        if let Some(failed) = &mut *self.failed.0 {
+        if let Some(failed) = &mut self.failed {
             failed.withdrawal = None;
         }
         let elapsed = now.get().saturating_since(self.began);
@@ -261,28 +261,10 @@ impl<I: Iterator<Item = Duration>, B> Course<I, B> {
     }
 
     fn tell(&self, event: EventKind<'_>) {
-        match self.common.find() {
+        match self.shared.find() {
             Some(shared) => shared.events.emit(|| event),
             // A call that outlives its layer, its services and its handles, and had no listeners, has recorders left to tell.
             None => Events::named(Pattern::Retry, self.plan().name).emit(|| event),
-        }
-    }
-}
-
-impl Common {
-    #[inline]
-    pub(super) fn of(shared: &Home<Shared>, known: Option<&'static Checked>) -> Self {
-        match (shared.link(), known) {
-            (Link::Kept(house), _) => Self::Kept(house),
-            (Link::Address(address), Some(settings)) => Self::Known(settings, address),
-            (Link::Address(_), None) => unreachable!("what is shared is kept if its settings are nowhere else"),
-        }
-    }
-
-    fn find(&self) -> Option<Arc<Shared>> {
-        match self {
-            Self::Known(_, address) => address.find(),
-            Self::Kept(house) => Some(Arc::clone(house.resident())),
         }
     }
 }
@@ -292,16 +274,3 @@ impl Common {
 fn begin() -> Instant {
     time::now()
 }
-
-impl<T> Drop for Rare<T> {
-    #[inline]
-    fn drop(&mut self) {
-        if self.0.is_some() {
-            drop_apart(self.0.take());
-        }
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn drop_apart<T>(_: T) {}

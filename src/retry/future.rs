@@ -98,7 +98,7 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.as_mut().project();
         // What retries inside, on the same budget, is part of this call and no call of its own.
-        let _entered = budget::enter(this.course.budget_id());
+        let _entered = this.course.budget_id().map(budget::enter);
         let AttemptProj::Plain { inner } = this.attempt.project() else {
             return self.go_on(None, cx);
         };

@@ -9,7 +9,7 @@ use tower::{Service, load::Load};
 
 use super::{
     cost::{FlatCost, RetryCost},
-    course::{Common, Course},
+    course::Course,
     decision::Plan,
     delays::{Delays, OfSettings},
     future::ResponseFuture,
@@ -23,7 +23,6 @@ use crate::{
     address::Home,
     budget::{self, Budget, BudgetAddress},
     outcome::{Classify, ErrorsAreTransient},
-    time,
 };
 
 /// See the [module docs](crate::retry).
@@ -56,14 +55,10 @@ impl<S, C, R, K, D> Retry<S, C, R, K, D> {
         }
     }
 
-    /// Counts the call, unless one around it has been counted.
-    #[inline(always)]
+    #[inline]
     fn deposit(&self) {
-        if let Some(address) = self.budget
-            && !budget::is_entered(address.id())
-            && let Some(budget) = &self.shared.budget
-        {
-            budget.deposit_now(time::about_now());
+        if let Some(budget) = &self.shared.budget {
+            budget.deposit();
         }
     }
 
@@ -118,15 +113,18 @@ where
 
     #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
+        if let Some(budget) = self.budget
+            && !budget::is_entered(budget.id())
+        {
+            self.deposit();
+        }
         let copy = if self.may_retry { self.rules.resend.copy(&request) } else { None };
         let spare = self.spares.take(&self.inner);
-        let course = Course::new(Common::of(&self.shared, self.settings), self.budget);
-        let (rules, delays) = (self.rules.clone(), self.delays.clone());
-        self.deposit();
-        let entered = budget::enter(self.budget.map(BudgetAddress::id));
+        let entered = self.budget.map(|budget| budget::enter(budget.id()));
         let inner = self.inner.call(request);
         drop(entered);
-        ResponseFuture::new(inner, self.has_limit, copy, spare, rules, delays, course)
+        let course = Course::new(self.settings, self.shared.link(), self.budget);
+        ResponseFuture::new(inner, self.has_limit, copy, spare, self.rules.clone(), self.delays.clone(), course)
     }
 }
 

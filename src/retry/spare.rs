@@ -2,10 +2,7 @@
 //!
 //! The first attempt goes to the service that was polled ready. For a further one a clone is needed, but hardly any call comes to that, and a
 //! clone of a whole stack costs an allocation or a counted reference for each of its layers. So a call takes one reference to a spare, and
-//! clones that when it must.
-//!
-//! A service of no size, as a function is, needs no reference: a box of nothing allocates nothing. In line, a copy would take its room in
-//! every future, also of services that are never copied.
+//! clones that when it must. A service without a destructor holds no reference and no memory, so there a copy is cheaper still.
 
 use std::{
     mem::needs_drop,
@@ -19,7 +16,7 @@ pub(super) struct Spares<S>(Option<Shared<Kept<S>>>);
 
 /// Of one call.
 pub(super) enum Spare<S> {
-    Copied(Box<S>),
+    Copied(S),
     Kept(Shared<Kept<S>>),
 }
 
@@ -29,28 +26,22 @@ type Kept<S> = OnceLock<Mutex<S>>;
 
 impl<S> Spares<S> {
     pub(super) fn new() -> Self {
-        Self((!is_free_to_copy::<S>()).then(|| Shared::new(OnceLock::new())))
+        Self(needs_drop::<S>().then(|| Shared::new(OnceLock::new())))
     }
 }
 
-/// What is known when it is compiled costs nothing when it runs.
-const fn is_free_to_copy<S>() -> bool {
-    size_of::<S>() == 0 && !needs_drop::<S>()
-}
-
 impl<S: Clone> Spares<S> {
-    #[inline(always)]
+    #[inline]
     pub(super) fn take(&self, inner: &S) -> Spare<S> {
         match &self.0 {
-            // Which of the two is known when it is compiled.
-            _ if is_free_to_copy::<S>() => Spare::Copied(Box::new(inner.clone())),
-            Some(kept) => {
+            // What is known when it is compiled costs nothing when it runs.
+            Some(kept) if needs_drop::<S>() => {
                 if kept.get().is_none() {
                     Self::keep(kept, inner);
                 }
                 Spare::Kept(kept.clone())
             }
-            None => Spare::copied(inner),
+            _ => Spare::Copied(inner.clone()),
         }
     }
 
@@ -69,13 +60,6 @@ impl<S> Clone for Spares<S> {
 }
 
 impl<S: Clone> Spare<S> {
-    /// In a box of nothing.
-    #[cold]
-    #[inline(never)]
-    fn copied(service: &S) -> Self {
-        Self::Copied(Box::new(service.clone()))
-    }
-
     /// A service of its own for an attempt, with no readiness yet.
     ///
     /// The service's `clone` runs under the lock. It is user code, but there is no other way to clone what is not `Sync`; it would have to call
@@ -83,7 +67,7 @@ impl<S: Clone> Spare<S> {
     #[cold]
     pub(super) fn service(&self) -> S {
         match self {
-            Self::Copied(service) => (**service).clone(),
+            Self::Copied(service) => service.clone(),
             Self::Kept(kept) => {
                 let kept = kept.get().expect("it was made before the first reference was handed out");
                 kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
