@@ -14,7 +14,7 @@ use super::{
     account::Own,
     future::WaitingFuture,
     handle::RateLimitHandle,
-    keyed_state::Homeless,
+    homeless::Homeless,
     policy::RateLimitSettings,
     service::{OneUnit, RequestCost},
     settle::{After, Afterwards, Bill, Nothing},
@@ -67,7 +67,13 @@ impl<K: Hash + Eq> Limiters<K> {
     fn new(settings: RateLimitSettings) -> Result<Self, ConfigError> {
         let events = Arc::new(Events::keyed(Pattern::RateLimit, settings.own_name()));
         let others = Shared::new(Limiter::new(settings, Arc::clone(&events))?);
-        Ok(Self { keyed: Keyed::new(settings.max_keys), settings, others, homeless: Homeless::default(), events })
+        Ok(Self {
+            keyed: Keyed::new(settings.max_keys),
+            settings,
+            others,
+            homeless: Homeless::new(settings.max_keys),
+            events,
+        })
     }
 
     /// The limiter of this key. One that is full, and that nobody uses, is as a new one and may leave.
@@ -80,7 +86,7 @@ impl<K: Hash + Eq> Limiters<K> {
             if limiter.is_unique() && limiter.is_idle() { Leave::Gladly } else { Leave::No }
         };
         self.keyed.get_or_insert(key, make, may_leave).unwrap_or_else(|| {
-            self.homeless.one_more(self.keyed.max_keys(), &self.events);
+            self.homeless.one_more(&self.events);
             self.others.clone()
         })
     }

@@ -64,6 +64,8 @@ pub enum Algorithm {
 
 /// How many limits one limiter has at most.
 pub(super) const MOST_LIMITS: usize = 4;
+/// A new quota for a limit that there is not.
+pub(super) const UNKNOWN: ConfigError = ConfigError::new("name", "is that of no limit of this limiter");
 
 /// A log keeps 16 bytes for each call of its window.
 const LONGEST_LOG: u64 = 1 << 20;

@@ -14,7 +14,7 @@ use super::{
     decision::Decisions,
     ledger::{Crossed, Ledger, NEVER, Refused},
     line::{Gate, Line},
-    policy::{Algorithm, Limit, RateLimitSettings},
+    policy::{Algorithm, Limit, RateLimitSettings, UNKNOWN},
     quota::Quota,
 };
 use crate::{
@@ -283,7 +283,6 @@ impl Limiter {
     }
 
     pub(super) fn set_quota(&self, name: Option<&str>, quota: Quota) -> Result<(), ConfigError> {
-        const UNKNOWN: ConfigError = ConfigError::new("name", "is that of no limit of this limiter");
         match &self.used {
             Used::Bucket(bucket) => {
                 if name.is_some_and(|name| name != bucket.name()) {
