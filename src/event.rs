@@ -120,7 +120,7 @@ pub enum EventKind<'a> {
     /// A store that is kept elsewhere gave no answer. What is known to be away is not asked, so this comes only as often as it is asked.
     #[non_exhaustive]
     StoreFailed {
-        /// Why, in a word: `timed_out`, `disconnected`, `unavailable`, `answered`; `full` for a write that found no place in the queue; `value` for one that has no form in bytes.
+        /// Why, in a word: `timed_out`, `disconnected`, `unavailable`, `moving`, `answered`; `full` for a write that found no place in the queue; `value` for one that has no form in bytes.
         why: &'a str,
     },
     /// A store that is kept elsewhere has something under a key that none of its kind wrote. It counts as nothing, and is overwritten.

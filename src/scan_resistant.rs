@@ -116,6 +116,7 @@ impl<K: Hash + Eq + Send, V: Send + Sync> Replacement<K, V> for ScanResistant<K,
         let before = left.len();
         self.cache.insert_with_lifecycle(key, held, left);
         let gone = left[before..].iter().map(|(_, held)| held.weight).sum::<u64>();
+        // Neither what is there nor one more is above `MOST_BYTES`, and nothing leaves that was not counted.
         self.bytes = self.bytes + weight - gone;
     }
 

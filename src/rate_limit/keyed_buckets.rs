@@ -16,6 +16,7 @@ use crate::{
     event::Events,
     keyed::cells::Cells,
     sync::{AtomicU64, Mutex, Ordering},
+    time,
 };
 
 pub(super) struct Buckets<K> {
@@ -118,12 +119,13 @@ impl<K: Hash + Eq + Clone> Buckets<K> {
         self.cells.look(key, |full_at| *full_at = 0);
     }
 
-    pub(super) fn set_quota(&self, name: Option<&str>, quota: Quota, now: u64) -> Result<(), ConfigError> {
+    pub(super) fn set_quota(&self, name: Option<&str>, quota: Quota) -> Result<(), ConfigError> {
         if name.is_some_and(|name| name != self.name) {
             return Err(UNKNOWN);
         }
         let (old, rate) = (self.rate.get(), Algorithm::TokenBucket.check(quota)?);
         self.rate.set(rate);
+        let now = time::now().as_nanos();
         let requote = |full_at: &mut u64| {
             // Each key for itself: how far any of them is ahead says nothing of the others.
             let is_put_ahead = token_bucket::owed(*full_at, now) > old.whole;

@@ -12,7 +12,7 @@ use super::{
     policy::{Limit, UNKNOWN},
     quota::Quota,
 };
-use crate::{error::ConfigError, event::Events, keyed::cells::Cells, sync::Mutex};
+use crate::{error::ConfigError, event::Events, keyed::cells::Cells, sync::Mutex, time};
 
 pub(super) struct Ledgers<K> {
     limits: RwLock<Arc<[Limit]>>,
@@ -96,7 +96,7 @@ impl<K: Hash + Eq + Clone> Ledgers<K> {
         self.cells.look(key, |ledger| *ledger = Ledger::new(&limits));
     }
 
-    pub(super) fn set_quota(&self, name: Option<&str>, quota: Quota, now: u64) -> Result<(), ConfigError> {
+    pub(super) fn set_quota(&self, name: Option<&str>, quota: Quota) -> Result<(), ConfigError> {
         let mut limits = self.limits.write().unwrap_or_else(PoisonError::into_inner);
         let mut changed = limits.to_vec();
         let place = match name {
@@ -106,6 +106,8 @@ impl<K: Hash + Eq + Clone> Ledgers<K> {
         let limit = place.and_then(|place| changed.get_mut(place)).ok_or(UNKNOWN)?;
         limit.rate = limit.algorithm.check(quota)?;
         *limits = changed.into();
+        // After the lock, which others may have held for a while.
+        let now = time::now().as_nanos();
         self.cells.change_all(|ledger| ledger.requote(&limits, now));
         self.others.lock().requote(&limits, now);
         Ok(())

@@ -173,10 +173,9 @@ impl<K: Hash + Eq + Clone> KeyedLimiter<K> {
     }
 
     pub(super) fn set_quota(&self, name: Option<&str>, quota: Quota) -> Result<(), ConfigError> {
-        let now = time::now().as_nanos();
         match &self.used {
-            Used::Buckets(buckets) => buckets.set_quota(name, quota, now),
-            Used::Ledgers(ledgers) => ledgers.set_quota(name, quota, now),
+            Used::Buckets(buckets) => buckets.set_quota(name, quota),
+            Used::Ledgers(ledgers) => ledgers.set_quota(name, quota),
         }
     }
 

@@ -101,6 +101,19 @@ impl Quota {
         }
     }
 
+    /// So large a part of it, above 0 and at most 1: at least one unit, in a longer period if need be.
+    #[allow(dead_code, reason = "only backends ask for one")]
+    pub(crate) fn share(self, share: f64) -> Self {
+        let of = |units: u64| units as f64 * share;
+        let units = (of(self.units) as u64).max(1);
+        let burst = self.burst.filter(|burst| *burst != self.units).map(|burst| (of(burst) as u64).max(1));
+        let longer = (of(self.units) / units as f64).min(1.0);
+        // Beyond that a burst would take too long to come together. What needs no longer period keeps its own.
+        let longest = LONGEST / burst.unwrap_or(units);
+        let period = if longer < 1.0 { ((self.period as f64 / longer) as u64).min(longest) } else { self.period };
+        Self { units, period, burst }
+    }
+
     pub(super) fn check(&self) -> Result<Rate, ConfigError> {
         let err = |field, problem| Err(ConfigError::new(field, problem));
         if self.units == 0 {

@@ -129,12 +129,13 @@ impl Followed<'_> {
                 ErrorKind::Server(ServerErrorKind::Ask) => true,
                 _ => break,
             };
-            let (true, Some((address, _)), Some(nodes)) = (asking || moves > 0, error.redirect_node(), self.nodes)
-            else {
+            if !asking && moves == 0 {
                 // The lane has looked for its slots anew.
                 answer = self.connection.req_packed_command(command).await;
                 continue;
-            };
+            }
+            // Those of a pool are followed by redis-rs, as far as they are.
+            let (Some((address, _)), Some(nodes)) = (error.redirect_node(), self.nodes) else { break };
             let asked = nodes.ask(address, command, asking).await;
             if asked.as_ref().is_err_and(|error| error.kind() == ServerErrorKind::CrossSlot.into()) {
                 // redis-rs had split it among nodes, and of one only this part can be asked.

@@ -96,7 +96,8 @@ impl<K: Key> Limiter<K> {
             }
             Ok(Some(rejected)) => self.own.asker.refuse(rejected),
             Err(failure) => {
-                self.own.asker.away.set(failure.is_of_all(), &self.own.asker.events);
+                // What is on its way is decided without Redis, which is there for all others.
+                self.own.asker.away.set(failure != RedisFailure::Moving, &self.own.asker.events);
                 self.decide_alone(key, cost, paid)
             }
         }

@@ -24,8 +24,9 @@ local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
 local what, cost, ago = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local STEP = 1000000
--- Numbers are doubles: a debt that no number holds exactly is no greater.
+-- Numbers are doubles: what no number holds exactly is no greater, whoever has put it there.
 local MOST = 2 ^ 53
+local number = function(digits) return math.min(tonumber(digits) or 0, MOST) end
 local int = function(n) return string.format('%.0f', n) end
 -- What was put at a key by somebody else counts as nothing.
 local read = function(key)
@@ -44,7 +45,7 @@ local kinds = {}
 kinds.bucket = function(key, p)
   local time, time_parts, whole_of, whole, whole_parts = p[1], p[2], p[3], p[4], p[5]
   local us, parts = string.match(read(key), '^(%d+) ?(%d*)$')
-  us, parts = tonumber(us) or 0, math.min(tonumber(parts) or 0, whole_of - 1)
+  us, parts = number(us), math.min(number(parts), whole_of - 1)
   if us < now then us, parts = now, 0 end
   -- Nobody can say whether it ever ends.
   if us > now + whole + STEP and has_no_ttl(key) then us, parts = now + whole, whole_parts end
@@ -67,7 +68,6 @@ kinds.bucket = function(key, p)
   self.take = function()
     us, parts = us + time, parts + time_parts
     if parts >= whole_of then us, parts = us + 1, parts - whole_of end
-    us = math.min(us, MOST)
     write()
   end
   self.refund = function()
@@ -142,7 +142,7 @@ end
 kinds.counter = function(key, p)
   local units, period = p[1], p[2]
   local began, present, before = string.match(read(key), '^(%d+) (%d+) (%d+)$')
-  began, present, before = tonumber(began) or now, tonumber(present) or 0, tonumber(before) or 0
+  began, present, before = tonumber(began) or now, number(present), number(before)
   if began - now > STEP then began = now end
   local since = math.max(0, now - began)
   if since >= period then

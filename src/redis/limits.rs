@@ -14,7 +14,7 @@ use super::{
 use crate::{
     error::ConfigError,
     event::{Event, Events, Pattern},
-    rate_limit::{Decisions, KeyedRateLimitHandle, LimitStore, Quota, RateLimitHandle, RateLimitSettings, Taken},
+    rate_limit::{Decisions, KeyedRateLimitHandle, LimitStore, RateLimitHandle, RateLimitSettings, Taken},
 };
 
 /// Limits per key that are kept in Redis, for [`KeyedRateLimitLayer::over`](crate::rate_limit::KeyedRateLimitLayer::over). Clones share them.
@@ -49,7 +49,7 @@ impl<K: Hash + Eq + Clone + fmt::Display> RedisLimits<K> {
         all.map(RateLimitHandle::try_new).transpose()?;
         let local_of_all = match (unavailable, all) {
             (Unavailable::Local { share }, Some(all)) => {
-                let handle = RateLimitHandle::try_new(all.map_quotas(|quota| part(quota, share)))?;
+                let handle = RateLimitHandle::try_new(all.map_quotas(|quota| quota.share(share)))?;
                 handle.shadow(each.is_shadow());
                 Some(handle)
             }
@@ -57,7 +57,7 @@ impl<K: Hash + Eq + Clone + fmt::Display> RedisLimits<K> {
         };
         let local = match unavailable {
             Unavailable::Local { share } => {
-                let own = KeyedRateLimitHandle::try_new(each.map_quotas(|quota| part(quota, share)))?;
+                let own = KeyedRateLimitHandle::try_new(each.map_quotas(|quota| quota.share(share)))?;
                 Some(local_of_all.as_ref().map(|all| own.and_all(all)).unwrap_or(own))
             }
             Unavailable::Open | Unavailable::Closed => None,
@@ -95,23 +95,6 @@ impl<K: Hash + Eq + Clone + fmt::Display> RedisLimits<K> {
     pub fn is_away(&self) -> bool {
         self.limiter.own.asker.away.is()
     }
-}
-
-/// 146 years: no quota has a longer period, and no burst takes longer.
-const LONGEST: Duration = Duration::from_nanos(1 << 62);
-
-/// The part of a quota: at least one unit, in a longer period if need be.
-fn part(quota: Quota, share: f64) -> Quota {
-    let of = |units: u64| units as f64 * share;
-    let units = (of(quota.units()) as u64).max(1);
-    let longer = (of(quota.units()) / units as f64).min(1.0);
-    let burst = if quota.at_once() == quota.units() { units } else { (of(quota.at_once()) as u64).max(1) };
-    let longest = LONGEST / u32::try_from(burst).unwrap_or(u32::MAX);
-    let period = Duration::try_from_secs_f64(quota.period().as_secs_f64() / longer).unwrap_or(longest);
-    // None that is longer than it was gets too long to be reckoned with.
-    let period = if longer < 1.0 { period.min(longest) } else { period };
-    let part = Quota::new(units, period);
-    if burst == units { part } else { part.burst(burst) }
 }
 
 impl<K: Hash + Eq + Clone + fmt::Display + Send + Sync + 'static> LimitStore<K> for RedisLimits<K> {

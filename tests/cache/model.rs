@@ -6,7 +6,7 @@ use proptest::{collection::vec, prelude::*};
 use super::*;
 
 #[derive(Clone, Debug)]
-enum Op {
+pub(crate) enum Op {
     Put { key: u32, value: u32, ttl: u64, tag: Option<&'static str> },
     Get(u32),
     Invalidate(u32),
@@ -15,8 +15,8 @@ enum Op {
     Pass(u64),
 }
 
-const ENTRIES: usize = 5;
-const BYTES: u64 = 20;
+pub(crate) const ENTRIES: usize = 5;
+pub(crate) const BYTES: u64 = 20;
 
 struct Naive {
     /// The least recently used first.
@@ -65,7 +65,7 @@ impl Naive {
     }
 }
 
-fn op() -> impl Strategy<Value = Op> {
+pub(crate) fn op() -> impl Strategy<Value = Op> {
     let key = || 1..9_u32;
     let tag = || prop_oneof![Just("a"), Just("b")];
     prop_oneof![

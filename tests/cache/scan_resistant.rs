@@ -6,7 +6,10 @@ use buttress::{
 };
 use proptest::{collection::vec, prelude::*};
 
-use super::*;
+use super::{
+    model::{BYTES, ENTRIES, Op, op},
+    *,
+};
 
 #[path = "stores.rs"]
 mod stores;
@@ -50,6 +53,21 @@ fn what_comes_back_soon_is_known_and_stays() {
     assert!(store.get(&gone).is_some());
 }
 
+/// Bounded by bytes alone, so that the number of entries says nothing of how many have left.
+#[test]
+fn what_is_remembered_of_those_that_have_left_is_bounded_too() {
+    let settings = BASE.max_entries(usize::MAX).max_bytes(64 * 1024);
+    let cache = CacheHandle::with_store(settings, Tested::<u64, u64>::try_new(settings).unwrap()).unwrap();
+    let churn = |keys: std::ops::Range<u64>| {
+        for key in keys {
+            cache.put(key, key);
+        }
+    };
+    churn(0..10_000);
+    let churned = allocation_counter::measure(|| churn(10_000..500_000));
+    assert!(churned.bytes_current < 64 * 1024, "{churned:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_leaves_after_its_time_is_no_eviction() {
     let settings = BASE.max_entries(10);
@@ -67,38 +85,11 @@ async fn what_leaves_after_its_time_is_no_eviction() {
     assert!(stats.expirations > 0 && stats.evictions > 0, "{stats:?}");
 }
 
-#[derive(Clone, Debug)]
-enum Op {
-    Put { key: u32, value: u32, ttl: u64, tag: Option<&'static str> },
-    Get(u32),
-    Invalidate(u32),
-    InvalidateTag(&'static str),
-    Clear,
-    Pass(u64),
-}
-
-const ENTRIES: usize = 5;
-const BYTES: u64 = 20;
-
 /// All that was put and not taken back. What a store has is some of it.
 #[derive(Default)]
 struct Naive {
     now: u64,
     put: std::collections::HashMap<u32, (u32, u64, Option<&'static str>)>,
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    let key = || 1..9_u32;
-    let tag = || prop_oneof![Just("a"), Just("b")];
-    prop_oneof![
-        4 => (key(), 0..25_u32, 1..6_u64, prop::option::of(tag()))
-            .prop_map(|(key, value, ttl, tag)| Op::Put { key, value, ttl, tag }),
-        4 => key().prop_map(Op::Get),
-        1 => key().prop_map(Op::Invalidate),
-        1 => tag().prop_map(Op::InvalidateTag),
-        1 => Just(Op::Clear),
-        2 => (0..4_u64).prop_map(Op::Pass),
-    ]
 }
 
 proptest! {

@@ -373,3 +373,33 @@ async fn however_small_the_share_is_it_is_a_limit() {
         }
     }
 }
+
+/// It is there, but what it answers decides on nothing.
+#[tokio::test]
+async fn a_redis_that_refuses_to_decide_is_away() {
+    let server = Server::start().await;
+    let limits = process(&server, Settings::token_bucket(Quota::new(10, HOUR)).name("refused"));
+    assert_eq!((take(&limits, "user", 1).await, limits.is_away()), (Ok(()), false));
+    server.ask::<()>("ACL", ("SETUSER", "default", "-evalsha")).await;
+    let rejected = take(&limits, "user", 1).await.unwrap_err();
+    assert_eq!((rejected.reason(), limits.is_away()), (Reason::LimitUnknown, true));
+    server.ask::<()>("ACL", ("SETUSER", "default", "+evalsha")).await;
+    assert_eq!((take(&limits, "user", 1).await, limits.is_away()), (Ok(()), false));
+}
+
+/// With a time to live, so that it might be a debt.
+#[tokio::test]
+async fn digits_of_any_length_under_a_key_are_a_number() {
+    let server = Server::start().await;
+    let digits = "9".repeat(400);
+    for (kind, planted) in [("bucket", digits.clone()), ("counter", format!("1 {digits} {digits}"))] {
+        let algorithm = KINDS.iter().find(|(name, _)| *name == kind).unwrap().1;
+        let limits = process(&server, algorithm(Quota::new(10, HOUR)).name(kind));
+        assert_eq!(take(&limits, "user", 1).await, Ok(()));
+        let key = keys(&server).await.into_iter().find(|key| key.contains(kind)).unwrap();
+        server.ask::<()>("SET", (&key, planted, "PX", 1_000_000)).await;
+        let verdict = take(&limits, "user", 1).await.map_err(|rejected| rejected.reason());
+        assert_ne!(verdict, Err(Reason::LimitUnknown), "{kind}");
+        assert!(!limits.is_away(), "{kind}");
+    }
+}
