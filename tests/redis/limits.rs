@@ -310,6 +310,7 @@ async fn a_bucket_by_itself_counts_as_one_of_several_does() {
     for name in ["short", "long"] {
         let key = key(name).await;
         let until_full: i64 = server.ask("PTTL", &key).await;
-        assert!((18_000..=20_002).contains(&until_full), "{name} {until_full}");
+        // It lives by an eighth longer than it counts, which says when it was written.
+        assert!((20_000..=22_503).contains(&until_full), "{name} {until_full}");
     }
 }

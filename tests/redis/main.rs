@@ -10,6 +10,7 @@ mod leases;
 mod limits;
 mod nodes;
 mod proxy;
+mod script;
 mod secrets;
 mod sentinel;
 mod server;
