@@ -45,7 +45,10 @@ pub(crate) async fn take(limits: &RedisLimits<String>, key: &str, cost: u64) -> 
     match limits.take(&key.to_owned(), cost) {
         Taken::Now(verdict) => verdict,
         Taken::Unpaid => Ok(()),
-        Taken::Later(verdict) => verdict.await,
+        Taken::Later(verdict) => match verdict.await {
+            Taken::Now(verdict) => verdict,
+            Taken::Unpaid => Ok(()),
+        },
     }
 }
 
