@@ -5,6 +5,7 @@
 mod support;
 
 use std::{
+    convert::Infallible,
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -13,7 +14,7 @@ use std::{
 };
 
 use buttress::{
-    AsRejected, DeadlineLayer, LateLayer, Rejected, StampDeadlineLayer,
+    AsRejected, DeadlineLayer, LateLayer, StampDeadlineLayer,
     cache::{CacheLayer, CacheSettings, Hooks, MemoryStore, Store},
     circuit_breaker::{CircuitBreakerLayer, CircuitBreakerSettings, KeyedCircuitBreakerLayer},
     rate_limit::{
@@ -441,10 +442,10 @@ fn away() -> RedisLimits<u32> {
 struct Later(KeyedRateLimitHandle<u32>);
 
 impl LimitStore<u32> for Later {
-    type Later = std::future::Ready<Result<(), Rejected>>;
+    type Later = std::future::Ready<Taken<Infallible>>;
 
     fn take(&self, key: &u32, cost: u64) -> Taken<Self::Later> {
-        Taken::Later(std::future::ready(self.0.try_acquire(key, cost)))
+        Taken::Later(std::future::ready(Taken::Now(self.0.try_acquire(key, cost))))
     }
 
     fn decisions(&self, key: &u32) -> Option<Decisions> {

@@ -1,6 +1,7 @@
 //! The response future of a keyed layer.
 
 use std::{
+    convert::Infallible,
     fmt,
     pin::Pin,
     sync::Arc,
@@ -14,7 +15,7 @@ use tower::{Service, util::Oneshot};
 use super::{
     decision::Decisions,
     settle::{Account, Bill},
-    store::LimitStore,
+    store::{LimitStore, Taken},
 };
 use crate::{
     error::{CanReject, Rejected},
@@ -75,7 +76,7 @@ impl<S, Req, L, B> Future for KeyedResponseFuture<S, Req, L, B>
 where
     S: Service<Req>,
     S::Error: CanReject,
-    L: Future<Output = Result<(), Rejected>>,
+    L: Future<Output = Taken<Infallible>>,
     B: Bill<S::Response, S::Error>,
 {
     type Output = Result<S::Response, S::Error>;
@@ -92,11 +93,14 @@ where
                 }
                 StateProj::Refused { rejected } => return Poll::Ready(Err(S::Error::reject(*rejected))),
                 StateProj::Asks { verdict, call } => match (ready!(verdict.poll(cx)), call.take()) {
-                    (Ok(()), Some((inner, request, bill))) => {
+                    (Taken::Now(Err(rejected)), _) => State::Refused { rejected },
+                    (taken, Some((inner, request, mut bill))) => {
+                        if matches!(taken, Taken::Unpaid) {
+                            bill.waive();
+                        }
                         State::Called { inner: Oneshot::new(inner, request), bill }
                     }
-                    (Err(rejected), _) => State::Refused { rejected },
-                    (Ok(()), None) => unreachable!("it is called once"),
+                    (_, None) => unreachable!("it is called once"),
                 },
             };
             state.set(next);

@@ -1,6 +1,6 @@
 //! The limiter of every key: use without tower, a look, and control.
 
-use std::{fmt, future::Ready, hash::Hash, time::Duration};
+use std::{convert::Infallible, fmt, future::Ready, hash::Hash, time::Duration};
 
 use super::{
     account,
@@ -256,7 +256,7 @@ impl<K: Hash + Eq + Clone> KeyedRateLimitHandle<K> {
 }
 
 impl<K: Hash + Eq + Clone + Send + Sync + 'static> LimitStore<K> for KeyedRateLimitHandle<K> {
-    type Later = Ready<Result<(), Rejected>>;
+    type Later = Ready<Taken<Infallible>>;
 
     #[inline]
     fn take(&self, key: &K, cost: u64) -> Taken<Self::Later> {

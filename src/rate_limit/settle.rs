@@ -158,6 +158,9 @@ pub(super) mod sealed {
     }
 
     pub trait Bill<Res, E> {
+        /// Nothing was paid.
+        #[doc(hidden)]
+        fn waive(&mut self);
         #[doc(hidden)]
         fn end(&mut self, result: &mut Result<Res, E>);
     }
@@ -189,10 +192,17 @@ impl<X: sealed::After> After for X {}
 
 impl<Res, E> sealed::Bill<Res, E> for () {
     #[inline]
+    fn waive(&mut self) {}
+
+    #[inline]
     fn end(&mut self, _: &mut Result<Res, E>) {}
 }
 
 impl<Res, E, T: Settle<Res, E>, A: Account> sealed::Bill<Res, E> for Due<T, A> {
+    fn waive(&mut self) {
+        self.cost = None;
+    }
+
     fn end(&mut self, result: &mut Result<Res, E>) {
         self.todo.settle(result, &Paid::new(&self.account, self.cost));
     }

@@ -1,6 +1,6 @@
 //! Where limits are kept: in this process, or somewhere that answers later.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use super::decision::Decisions;
 use crate::error::Rejected;
@@ -22,7 +22,7 @@ pub enum Taken<F> {
 /// when the caller goes away; what it has taken by then is used.
 pub trait LimitStore<K>: Send + Sync + 'static {
     /// An answer that is not there at once.
-    type Later: Future<Output = Result<(), Rejected>>;
+    type Later: Future<Output = Taken<Infallible>>;
 
     /// Takes so many units of this key, if they are there.
     fn take(&self, key: &K, cost: u64) -> Taken<Self::Later>;

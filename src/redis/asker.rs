@@ -15,6 +15,7 @@ use crate::{
     circuit_breaker::Permit,
     error::Rejected,
     event::{EventKind, Events},
+    rate_limit::Taken,
 };
 
 pub(super) struct Asker {
@@ -62,8 +63,8 @@ impl Asker {
     }
 
     #[cold]
-    pub(super) fn refuse(&self, rejected: Rejected) -> Result<(), Rejected> {
+    pub(super) fn refuse<F>(&self, rejected: Rejected) -> Taken<F> {
         self.events.emit(|| EventKind::Rejected { rejected: &rejected, shadow: self.is_shadow });
-        if self.is_shadow { Ok(()) } else { Err(rejected) }
+        if self.is_shadow { Taken::Unpaid } else { Taken::Now(Err(rejected)) }
     }
 }

@@ -55,23 +55,22 @@ pub(super) struct Held<K: Key> {
 impl<K: Hash + Eq + Clone> Book<K> {
     /// The limits from the `own`th on are those of all keys.
     pub(super) fn new(asker: Arc<Asker>, limits: Vec<Asked>, own: usize, lease: Option<LeaseSettings>) -> Self {
-        let told = Told::new(if own < limits.len() { own } else { usize::MAX });
+        // What others have leased and do not use comes back when its life is over, whatever Redis says of the wait.
+        let longest = lease.map_or(Duration::MAX, |lease| lease.life);
+        let told = Told::new(if own < limits.len() { own } else { usize::MAX }, longest);
         Self { asker, limits, told, leases: lease.map(|lease| (lease, Cells::new(MOST_LEASED))) }
     }
 }
 
 impl<K: Key> Book<K> {
     pub(super) async fn take(&self, permit: Permit, key: &K, cost: u64) -> Result<Option<Refused>, RedisFailure> {
+        let asked = self.told.asks();
         let answer = self.asker.ask(permit, What::Take, &self.limits, key, cost, Duration::ZERO).await?;
-        Ok(self.told.hear(key, cost, answer, time::now()))
+        Ok(self.told.hear(key, cost, answer, asked, time::now()))
     }
 
     pub(super) fn known(&self, key: &K, cost: u64) -> Option<Refused> {
         self.told.known(key, cost, time::now())
-    }
-
-    pub(super) fn forget(&self, key: &K) {
-        self.told.forget(key);
     }
 
     pub(super) fn rejected(&self, refused: Refused) -> Rejected {
@@ -118,11 +117,12 @@ impl<K: Key> Book<K> {
             // Before it is paid, so that no unit is spent later than the life of its lease.
             let ends = time::now().saturating_add(lease.life).as_nanos();
             let Flight { book, key, .. } = &flight;
+            let asked = book.told.asks();
             let answer = book.asker.ask(permit, What::Take, &book.limits, key, lease.units, Duration::ZERO).await;
-            let heard = answer.map(|answer| book.told.hear(key, lease.units, answer, time::now()));
+            let heard = answer.map(|answer| book.told.hear(key, lease.units, answer, asked, time::now()));
             let wait = match heard {
                 Ok(None) => None,
-                Ok(Some(refused)) => Some(refused.wait),
+                Ok(Some(refused)) => Some(refused.wait.min(lease.life)),
                 Err(_) => Some(lease.life),
             };
             let (book, key) = flight.land();
@@ -156,8 +156,15 @@ impl<K: Key> Book<K> {
             return;
         };
         let (book, key) = (Arc::clone(self), key.clone());
+        if what == What::Refund {
+            book.told.forget(&key);
+        }
         runtime.spawn(async move {
             let _ = book.asker.ask(permit, what, &book.limits, &key, units, ago).await;
+            if what == What::Refund {
+                // Who was refused meanwhile may have asked before it was there.
+                book.told.forget(&key);
+            }
         });
     }
 }
@@ -191,7 +198,6 @@ impl<K: Key> Drop for Held<K> {
         }
         let into = |batch| self.book.account(&self.key, |account| account.put_back(batch, self.units)) == Some(true);
         if !self.batch.is_some_and(into) {
-            self.book.forget(&self.key);
             let ago = if self.batch.is_some() { self.book.life() } else { Duration::ZERO };
             self.book.tell(What::Refund, &self.key, self.units, ago);
         }

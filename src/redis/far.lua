@@ -49,15 +49,15 @@ if what == 'read' then
   return { value, int(now), KEYS[at] and get(KEYS[at]) or '', got }
 end
 
--- ARGV: the front; the version that is to be there, or '*'; when that was seen, or ''; the lengths from then until it was stored, of its
--- load, until it is stale, and until it is gone; what follows the times; the channel and the message.
+-- ARGV: the front; the version that is to be there, or '*'; when that was seen, or ''; the lengths from then until it was stored, or from
+-- when it was put until now, of its load, until it is stale, and until it is gone; what follows the times; the channel and the message.
 if what == 'write' then
   local front, seen, at = ARGV[2], ARGV[3], tonumber(ARGV[4])
   local since, cost, ttl, stale = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
   local is = version(get(KEYS[1]))
   if is_newer(is, front) or seen ~= '*' and is ~= seen and is ~= 'x' then return 0 end
-  local stored = at and at + since or now
-  local created = at or now - cost
+  local stored = at and at + since or now - since
+  local created = at or stored - cost
   local fresh_until = stored + ttl
   local stale_until = fresh_until + stale
   if stale_until <= now then return 0 end

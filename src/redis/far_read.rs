@@ -39,12 +39,16 @@ struct Looked<V> {
 /// What is under these names.
 struct Marks<'a>(&'a [String]);
 
-/// The right to load for all, given back when it is dropped.
+/// The right to load for all, given back when it is dropped: also where nobody knows whether it was given.
 struct Lease<V, C: Codec<V>> {
     far: Arc<Far<V, C>>,
     digest: Digest,
     token: String,
+    may_be_held: bool,
 }
+
+/// A mark that is further ahead than this is from a clock that was put back, as the script has it.
+const AHEAD: u64 = 60_000_000;
 
 /// How often it is looked whether another process has loaded: seldom enough to cost less than a load.
 const FIRST_LOOK: Duration = Duration::from_millis(5);
@@ -53,16 +57,20 @@ const LAST_LOOK: Duration = Duration::from_millis(50);
 impl<V: Send + Sync + 'static, C: Codec<V>> Far<V, C> {
     pub(super) async fn fetch(self: Arc<Self>, digest: Digest, flag: Option<Flag>) -> Fetched<V> {
         let began = time::now();
-        let lease = self.settings.single_load.map(|single| {
+        let mut lease = self.settings.single_load.map(|single| {
             let Stamp { origin, number } = self.stamp();
-            (single, format!("{origin:016x}{number:016x}"))
+            let token = format!("{origin:016x}{number:016x}");
+            (single, Lease { far: Arc::clone(&self), digest, token, may_be_held: false })
         });
         let (mut pause, mut insists) = (FIRST_LOOK, false);
         loop {
-            let mut looked = self.look(&digest, lease.as_ref(), insists).await;
-            if looked.as_ref().is_ok_and(|looked| looked.had_bad_mark) {
+            let mut looked = self.look(&digest, lease.as_mut(), insists).await;
+            if let Ok(Looked { had_bad_mark: true, has_lease, .. }) = looked {
                 // What is loaded from now on is younger than the mark that took its place.
-                looked = self.look(&digest, lease.as_ref(), insists).await;
+                looked = self.look(&digest, lease.as_mut().filter(|_| !has_lease), insists).await.map(|mut looked| {
+                    looked.has_lease |= has_lease;
+                    looked
+                });
             }
             let Ok(looked) = looked else {
                 let note = Note { version: Version::Unknown, at: 0, known: time::now(), flag, is_found: false };
@@ -84,17 +92,11 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Far<V, C> {
                     continue;
                 }
             }
-            return self.found(digest, looked, flag.as_ref(), lease.map(|(_, token)| token));
+            return self.found(looked, flag.as_ref(), lease.map(|(_, lease)| lease));
         }
     }
 
-    fn found(
-        self: Arc<Self>,
-        digest: Digest,
-        looked: Looked<V>,
-        flag: Option<&Flag>,
-        token: Option<String>,
-    ) -> Fetched<V> {
+    fn found(&self, looked: Looked<V>, flag: Option<&Flag>, lease: Option<Lease<V, C>>) -> Fetched<V> {
         let Looked { entry, is_foreign, version, at, known, has_lease, .. } = looked;
         if is_foreign {
             self.counts.foreign.one();
@@ -103,29 +105,39 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Far<V, C> {
         if entry.is_some() { &self.counts.hits } else { &self.counts.misses }.one();
         let note = |is_found| Seen::new(Note { version, at, known, flag: flag.cloned(), is_found });
         let entry = entry.map(|entry| entry.with_seen(note(true)));
-        let hold = token.filter(|_| has_lease).map(|token| Box::new(Lease { far: self, digest, token }) as Box<_>);
+        let hold = lease.filter(|_| has_lease).map(|lease| Box::new(lease) as Box<_>);
         Fetched { entry, seen: Some(note(false)), hold }
     }
 
     async fn look(
         &self,
         digest: &Digest,
-        lease: Option<&(SingleLoad, String)>,
+        mut lease: Option<&mut (SingleLoad, Lease<V, C>)>,
         insists: bool,
     ) -> Result<Looked<V>, RedisFailure> {
         let is_cluster = self.lanes.is_cluster();
         let mut keys = vec![self.names.key(digest)];
-        keys.extend(lease.map(|_| self.names.lease(digest)));
+        keys.extend(lease.is_some().then(|| self.names.lease(digest)));
         // In a cluster it is in another slot.
         keys.extend((!is_cluster).then(|| self.names.all()));
         let mut call = self.code.call(keys.into_iter());
         call.arg("read");
-        match lease {
-            Some((single, token)) => call.arg(token).arg(millis(single.hold)).arg(u8::from(insists)),
+        match &mut lease {
+            Some((single, lease)) => {
+                lease.may_be_held = true;
+                call.arg(&lease.token).arg(millis(single.hold)).arg(u8::from(insists))
+            }
             None => call.arg(""),
         };
-        let (bytes, at, all, has_lease): (Vec<u8>, u64, Vec<u8>, u8) = self.ask(&call).await?;
+        let answer: Result<(Vec<u8>, u64, Vec<u8>, u8), RedisFailure> = self.ask(&call).await;
         let known = time::now();
+        if let Some((_, lease)) = lease {
+            lease.may_be_held = match &answer {
+                Ok((.., has_lease)) => *has_lease != 0,
+                Err(failure) => !matches!(failure, RedisFailure::Away(_)),
+            };
+        }
+        let (bytes, at, all, has_lease) = answer?;
         let mut looked = Looked {
             entry: None,
             is_fresh: false,
@@ -139,7 +151,7 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Far<V, C> {
         let opened = envelope::open(&bytes);
         looked.is_foreign = opened == Opened::Foreign && !bytes.is_empty();
         if let Opened::Sealed(sealed) = opened
-            && !self.is_void(&sealed, all, &mut looked.had_bad_mark).await?
+            && !self.is_void(&sealed, (all, at), &mut looked.had_bad_mark).await?
         {
             let entry = self.entry(&sealed, at);
             looked.is_foreign = entry.is_none();
@@ -164,7 +176,12 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Far<V, C> {
     }
 
     /// Whether everything, or one of its tags, was invalidated since its load began.
-    async fn is_void(&self, sealed: &Sealed<'_>, all: Vec<u8>, had_bad_mark: &mut bool) -> Result<bool, RedisFailure> {
+    async fn is_void(
+        &self,
+        sealed: &Sealed<'_>,
+        (all, now): (Vec<u8>, u64),
+        had_bad_mark: &mut bool,
+    ) -> Result<bool, RedisFailure> {
         let is_cluster = self.lanes.is_cluster();
         let mut names: Vec<String> = sealed.tags.iter().map(|tag| self.names.tag(&digest_of_tag(tag))).collect();
         let mut marks: Vec<Option<Vec<u8>>> = vec![Some(all)];
@@ -184,7 +201,8 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Far<V, C> {
             if mark.is_empty() {
                 continue;
             }
-            match str::from_utf8(mark).ok().and_then(|mark| mark.parse().ok()) {
+            let mark = str::from_utf8(mark).ok().and_then(|mark| mark.parse::<u64>().ok());
+            match mark.filter(|mark| *mark < now.saturating_add(AHEAD)) {
                 Some(mark) => is_void |= sealed.is_void_by(mark),
                 // Nobody knows since when: since now.
                 None => {
@@ -221,6 +239,9 @@ impl Question<Vec<Option<Vec<u8>>>> for Marks<'_> {
 
 impl<V, C: Codec<V>> Drop for Lease<V, C> {
     fn drop(&mut self) {
+        if !self.may_be_held {
+            return;
+        }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (lanes, code) = (self.far.lanes.clone(), Arc::clone(&self.far.code));
         let (name, token) = (self.far.names.lease(&self.digest), std::mem::take(&mut self.token));

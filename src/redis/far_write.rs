@@ -1,9 +1,6 @@
 //! What is to be there, or not any more.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    time::Duration,
-};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{
     codec::Codec,
@@ -15,11 +12,17 @@ use crate::{
     cache::{Entry, Envelope, Seen},
     error::BoxError,
     event::EventKind,
-    time,
+    time::{self, Instant},
 };
 
 impl<V: Send + Sync + 'static, C: Codec<V>> Far<V, C> {
-    pub(super) async fn write(&self, digest: &Digest, entry: &Entry<V>, stamp: Stamp) -> Result<(), BoxError> {
+    /// What was decided on at a time, which may be a while ago: what is invalidated since then does not come back.
+    pub(super) async fn write(
+        &self,
+        digest: &Digest,
+        entry: &Entry<V>,
+        (stamp, decided): (Stamp, Instant),
+    ) -> Result<(), BoxError> {
         // What failed for good stays in this process.
         let Some(value) = entry.value() else { return Ok(()) };
         let Envelope { age, ttl, max_stale, cost, tags, seen, .. } = entry.envelope();
@@ -54,7 +57,7 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Far<V, C> {
         };
         let stored = time::now().saturating_sub(age);
         let at = note.map(|note| note.at.to_string()).unwrap_or_default();
-        let since = note.map_or(Duration::ZERO, |note| stored.saturating_since(note.known));
+        let since = note.map_or(time::now().saturating_since(decided), |note| stored.saturating_since(note.known));
         let longest = self.settings.max_life;
         let ttl = ttl.min(longest);
         let name = self.names.key(digest);

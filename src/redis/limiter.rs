@@ -1,6 +1,7 @@
 //! How a call is decided: here, by Redis, or without it.
 
 use std::{
+    convert::Infallible,
     fmt,
     pin::Pin,
     sync::Arc,
@@ -17,7 +18,8 @@ use super::{
 use crate::{
     circuit_breaker::Permit,
     error::{Reason, Rejected},
-    rate_limit::{KeyedRateLimitHandle, Taken},
+    rate_limit::{KeyedRateLimitHandle, LimitStore, Taken},
+    time::{self, Instant},
 };
 
 pub(super) struct Limiter<K> {
@@ -28,6 +30,8 @@ pub(super) struct Limiter<K> {
     pub(super) unavailable: Unavailable,
     /// Counts along, to be warm when it is needed.
     pub(super) local: Option<KeyedRateLimitHandle<K>>,
+    /// How much that one ever has at once.
+    pub(super) local_at_once: u64,
 }
 
 /// What Redis will say to a call, or what is decided without it. It always ends, within the deadline of the lanes, or twice that where limits of all keys are
@@ -35,7 +39,7 @@ pub(super) struct Limiter<K> {
 #[must_use = "futures do nothing unless polled"]
 pub struct Verdict(SyncFuture<Asking>);
 
-type Asking = Pin<Box<dyn Future<Output = Result<(), Rejected>> + Send>>;
+type Asking = Pin<Box<dyn Future<Output = Taken<Infallible>> + Send>>;
 
 /// What a call has paid before it knows that it passes.
 struct Paid<K: Key> {
@@ -49,7 +53,7 @@ impl<K: Key> Limiter<K> {
         let asker = &self.own.asker;
         let of_all = self.all.iter().flat_map(|all| &all.limits);
         if let Some(limit) = self.own.limits.iter().chain(of_all).find(|limit| cost > limit.at_once) {
-            return Taken::Now(asker.refuse(Rejected::new(limit.name, Reason::CostTooHigh)));
+            return asker.refuse(Rejected::new(limit.name, Reason::CostTooHigh));
         }
         let of_key = self.own.spend(key, cost);
         let of_all = self.all.as_ref().and_then(|all| all.spend(&Everyone, cost));
@@ -65,16 +69,14 @@ impl<K: Key> Limiter<K> {
         if !asker.away.is()
             && let Some(rejected) = self.known(key, cost, &paid)
         {
-            return Taken::Now(asker.refuse(rejected));
+            return asker.refuse(rejected);
         }
+        let began = time::now();
         match asker.lanes.admit() {
-            Err(_) => {
-                asker.away.set(true, &asker.events);
-                Taken::Now(self.decide_alone(key, cost, paid))
-            }
+            Err(_) => self.decide_alone(key, cost, paid, began, true),
             Ok(permit) => {
                 let (limiter, key) = (Arc::clone(self), key.clone());
-                let asking: Asking = Box::pin(async move { limiter.decide(permit, &key, cost, paid).await });
+                let asking: Asking = Box::pin(async move { limiter.decide(permit, &key, cost, paid, began).await });
                 Taken::Later(Verdict(SyncFuture::new(asking)))
             }
         }
@@ -87,19 +89,16 @@ impl<K: Key> Limiter<K> {
         of_key.or_else(|| self.all.as_ref().filter(|_| paid.of_all.is_none()).and_then(of_all))
     }
 
-    async fn decide(&self, permit: Permit, key: &K, cost: u64, mut paid: Paid<K>) -> Result<(), Rejected> {
+    async fn decide(&self, permit: Permit, key: &K, cost: u64, mut paid: Paid<K>, began: Instant) -> Taken<Infallible> {
         match self.ask(permit, key, cost, &mut paid).await {
             Ok(None) => {
                 paid.used();
                 self.pay_along(key, cost);
-                Ok(())
+                Taken::Now(Ok(()))
             }
             Ok(Some(rejected)) => self.own.asker.refuse(rejected),
-            Err(failure) => {
-                // What is on its way is decided without Redis, which is there for all others.
-                self.own.asker.away.set(failure != RedisFailure::Moving, &self.own.asker.events);
-                self.decide_alone(key, cost, paid)
-            }
+            // What is on its way is decided without Redis, which is there for all others.
+            Err(failure) => self.decide_alone(key, cost, paid, began, failure != RedisFailure::Moving),
         }
     }
 
@@ -127,17 +126,33 @@ impl<K: Key> Limiter<K> {
         Ok(None)
     }
 
-    fn decide_alone(&self, key: &K, cost: u64, paid: Paid<K>) -> Result<(), Rejected> {
+    fn decide_alone<F>(&self, key: &K, cost: u64, paid: Paid<K>, began: Instant, is_away: bool) -> Taken<F> {
         let asker = &self.own.asker;
-        let verdict = match (&self.local, self.unavailable) {
-            (Some(local), _) => local.try_acquire(key, cost),
+        asker.away.decided_alone(began, is_away, &asker.events);
+        let taken = match (&self.local, self.unavailable) {
+            (Some(local), _) => self.take_locally(local, key, cost),
             (None, Unavailable::Closed) => asker.refuse(Rejected::new(asker.events.name(), Reason::LimitUnknown)),
-            (None, _) => Ok(()),
+            (None, _) => Taken::Now(Ok(())),
         };
-        if verdict.is_ok() {
+        if matches!(taken, Taken::Now(Ok(()))) {
             paid.used();
         }
-        verdict
+        taken
+    }
+
+    /// What costs more than the share ever has at once takes all of it, and the rest is a debt: so it passes as seldom as the share says, and not never.
+    fn take_locally<F>(&self, local: &KeyedRateLimitHandle<K>, key: &K, cost: u64) -> Taken<F> {
+        let at_once = cost.min(self.local_at_once);
+        match LimitStore::take(local, key, at_once) {
+            Taken::Now(Ok(())) => {
+                if cost > at_once {
+                    LimitStore::charge(local, key, cost - at_once);
+                }
+                Taken::Now(Ok(()))
+            }
+            Taken::Now(refused) => Taken::Now(refused),
+            Taken::Unpaid | Taken::Later(_) => Taken::Unpaid,
+        }
     }
 
     /// As far as it is there: what others take is no debt of this process.
@@ -156,7 +171,7 @@ impl<K: Key> Paid<K> {
 }
 
 impl Future for Verdict {
-    type Output = Result<(), Rejected>;
+    type Output = Taken<Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0).poll(cx)

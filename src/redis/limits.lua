@@ -14,7 +14,7 @@ if ARGV[4] == 'bucket' and ARGV[1] == 'take' and not KEYS[2] and ARGV[6] == '0' 
     local used = us + ARGV[5] - now
     if used > 0 and used <= tonumber(ARGV[8]) then
       local int = string.format
-      redis.call('SET', KEYS[1], int('%d', now + used), 'PX', int('%d', used / 1000 + 2))
+      redis.call('SET', KEYS[1], int('%d', now + used), 'PX', int('%d', used * 9 / 8000 + 2))
       return used
     end
   end
@@ -24,8 +24,8 @@ local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
 local what, cost, ago = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local STEP = 1000000
--- Numbers are doubles: what no number holds exactly is no greater, whoever has put it there.
-local MOST = 2 ^ 53
+-- 142 years, or more units than anybody has: a sum of two is still exact, and an answer.
+local MOST = 2 ^ 52
 local number = function(digits) return math.min(tonumber(digits) or 0, MOST) end
 local int = function(n) return string.format('%.0f', n) end
 -- What was put at a key by somebody else counts as nothing.
@@ -45,10 +45,19 @@ local kinds = {}
 kinds.bucket = function(key, p)
   local time, time_parts, whole_of, whole, whole_parts = p[1], p[2], p[3], p[4], p[5]
   local us, parts = string.match(read(key), '^(%d+) ?(%d*)$')
-  us, parts = number(us), math.min(number(parts), whole_of - 1)
+  us, parts = math.min(tonumber(us) or 0, now + MOST), math.min(number(parts), whole_of - 1)
   if us < now then us, parts = now, 0 end
-  -- Nobody can say whether it ever ends.
-  if us > now + whole + STEP and has_no_ttl(key) then us, parts = now + whole, whole_parts end
+  local is_moved = false
+  if us > now + whole + STEP then
+    -- What was used when it was written, because a key lives by an eighth longer than it counts: so a debt, or a burst that was larger, is no
+    -- clock that was put back. After that the bucket is empty and fills from here, so that nobody waits for the clock. The same holds where there is
+    -- no time to live, so that nobody can say whether it ever ends.
+    local ttl = redis.call('PTTL', key)
+    local was_used = ttl == -1 and 0 or 8 * (now + ttl * 1000 - us)
+    if us - was_used > now + STEP then
+      us, parts, is_moved = now + math.max(whole, was_used), whole_parts, true
+    end
+  end
   local self = {}
   self.look = function()
     local after, after_parts = us + time - now, parts + time_parts
@@ -60,7 +69,7 @@ kinds.bucket = function(key, p)
   end
   local write = function()
     if us > now or parts > 0 then
-      put(key, parts > 0 and int(us) .. ' ' .. int(parts) or int(us), us - now + 1)
+      put(key, parts > 0 and int(us) .. ' ' .. int(parts) or int(us), (us - now) * 9 / 8 + 1)
     else
       redis.call('DEL', key)
     end
@@ -68,6 +77,7 @@ kinds.bucket = function(key, p)
   self.take = function()
     us, parts = us + time, parts + time_parts
     if parts >= whole_of then us, parts = us + 1, parts - whole_of end
+    us = math.min(us, now + MOST)
     write()
   end
   self.refund = function()
@@ -76,7 +86,7 @@ kinds.bucket = function(key, p)
     if us < now then us, parts = now, 0 end
     write()
   end
-  self.repair = function() if has_no_ttl(key) then write() end end
+  self.repair = function() if is_moved or has_no_ttl(key) then write() end end
   self.used = function()
     local time = us - now + (parts > 0 and 1 or 0)
     return time, time
@@ -107,7 +117,10 @@ kinds.log = function(key, p)
     local cost = what == 'charge' and math.min(cost, math.max(0, units - count)) or cost
     if cost == 0 then return end
     if not is_ours then redis.call('DEL', key) end
-    local score, same = int(now), is_ours and redis.call('ZCOUNT', key, now, now) or 0
+    local score = int(now)
+    -- Not their number: of those before it some may have been given back.
+    local last = is_ours and redis.call('ZREVRANGEBYSCORE', key, score, score, 'LIMIT', 0, 1)[1] or ''
+    local same = (tonumber(string.match(last, '^%d+%-(%d+)$')) or -1) + 1
     for first = 0, cost - 1, 1000 do
       local members = {}
       for n = first, math.min(first + 999, cost - 1) do
@@ -143,7 +156,8 @@ kinds.counter = function(key, p)
   local units, period = p[1], p[2]
   local began, present, before = string.match(read(key), '^(%d+) (%d+) (%d+)$')
   began, present, before = tonumber(began) or now, number(present), number(before)
-  if began - now > STEP then began = now end
+  local is_moved = began - now > STEP
+  if is_moved then began = now end
   local since = math.max(0, now - began)
   if since >= period then
     local into = since % period
@@ -171,11 +185,13 @@ kinds.counter = function(key, p)
   end
   self.refund = function()
     if ago >= period then return end
-    -- It is taken off the window in which it was counted.
-    if ago > since then before = math.max(0, before - cost) else present = math.max(0, present - cost) end
+    -- It is taken off the window in which it was counted. How long ago that was is a little less than it is said to be, so of what the one before never
+    -- counted it was this one.
+    local of_before = ago > since and math.min(before, cost) or 0
+    before, present = before - of_before, math.max(0, present - (cost - of_before))
     write()
   end
-  self.repair = function() if has_no_ttl(key) then write() end end
+  self.repair = function() if is_moved or has_no_ttl(key) then write() end end
   self.used = function()
     if present > 0 then return used(), 2 * period - since end
     return used(), before > 0 and period - since or 0

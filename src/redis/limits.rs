@@ -46,6 +46,11 @@ impl<K: Hash + Eq + Clone + fmt::Display> RedisLimits<K> {
         let RedisLimitSettings { each, all, lease, lease_of_all, prefix, unavailable } = settings;
         // Settings that cannot work here cannot work there.
         let name = KeyedRateLimitHandle::<K>::try_new(each)?.name();
+        let share = if let Unavailable::Local { share } = unavailable { share } else { 1.0 };
+        let parts =
+            [Some(each), all].into_iter().flatten().map(|settings| settings.map_quotas(|quota| quota.share(share)));
+        let at_once = |settings: RateLimitSettings| settings.limits().map(|limit| limit.quota.at_once()).min();
+        let local_at_once = parts.filter_map(at_once).min().unwrap_or(u64::MAX);
         all.map(RateLimitHandle::try_new).transpose()?;
         let local_of_all = match (unavailable, all) {
             (Unavailable::Local { share }, Some(all)) => {
@@ -73,7 +78,7 @@ impl<K: Hash + Eq + Clone + fmt::Display> RedisLimits<K> {
         });
         limits.append(&mut of_all);
         let own = Arc::new(Book::new(asker, limits, own, lease));
-        Ok(Self { limiter: Arc::new(Limiter { own, all, unavailable, local }), local_of_all })
+        Ok(Self { limiter: Arc::new(Limiter { own, all, unavailable, local, local_at_once }), local_of_all })
     }
 
     /// Tells `listener` of every [`Event`] from now on, under no lock.
@@ -130,16 +135,17 @@ impl<K: Hash + Eq + Clone + fmt::Display + Send + Sync + 'static> LimitStore<K> 
         }
     }
 
-    /// In a task of its own, and once: what is given back while Redis gives no answer is not given back there.
+    /// In a task of its own, and once: what is given back while Redis gives no answer is not given back there, and neither is what was taken then.
     fn refund(&self, key: &K, units: u64, ago: Duration) {
         let Limiter { own, all, local, .. } = &*self.limiter;
         if let Some(local) = local {
             LimitStore::refund(local, key, units, ago);
         }
-        own.forget(key);
+        if own.asker.away.was_at(ago) {
+            return;
+        }
         own.tell(What::Refund, key, units, ago);
         if let Some(all) = all {
-            all.forget(&Everyone);
             all.tell(What::Refund, &Everyone, units, ago);
         }
     }

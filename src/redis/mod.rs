@@ -129,7 +129,8 @@
 //! What Redis said last of a key is known here for ten seconds, for [headers](crate::rate_limit::Paid::decisions). What is charged or given back after a call is sent once, soon, in a task of
 //! its own: it counts at most once, and not at all in Redis while Redis is away.
 //!
-//! A refusal is remembered until it would be none, for at most 10,000 keys, so that a flood that is refused anyhow does not reach Redis.
+//! A refusal is remembered until it would be none, or this process gives something back, for at most 10,000 keys, so that a flood that is refused anyhow does not
+//! reach Redis. Of a limit that is leased it is remembered for the life of a lease at most, because by then others may have given back what they did not use.
 //!
 //! # Each and all
 //!
@@ -200,7 +201,8 @@
 //! default breaker and all that are under way with them; from then on calls are decided at once, and one probe a second asks whether Redis is back. The first that is answered
 //! brings the limits back.
 //!
-//! A call whose answer was lost may have been paid in Redis, and is decided here: it is paid there at most once.
+//! A call whose answer was lost may have been paid in Redis, and is decided here: it is paid there at most once, and what it gives back afterwards stays here. A call
+//! that costs more than the local limiter ever has at once takes all that it has, and the rest is a debt.
 //!
 //! # Errors
 //!

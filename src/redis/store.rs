@@ -19,6 +19,7 @@ use crate::{
     cache::{CacheKey, Entry, Fetched, Put, Store, Usage},
     error::{BoxError, ConfigError},
     event::Event,
+    time,
 };
 
 /// A [`Store`] in Redis, without memory in front of it: each call asks Redis, and one at a time for a key. Clones are handles of the same one.
@@ -77,7 +78,7 @@ impl<V: Send + Sync + 'static, C: Codec<V>> Store<CacheKey, V> for RedisStore<V,
     }
 
     fn put(&self, key: CacheKey, entry: Entry<V>) -> Put<Writing> {
-        let (far, digest, stamp) = (Arc::clone(&self.far), key.digest(), self.far.stamp());
+        let (far, digest, stamp) = (Arc::clone(&self.far), key.digest(), (self.far.stamp(), time::now()));
         let writing = Writing(Box::pin(async move { far.write(&digest, &entry, stamp).await }));
         Put { writing, evicted: 0, expired: 0, too_large: false }
     }

@@ -27,6 +27,7 @@ use crate::{
     error::ConfigError,
     event::{Event, EventKind},
     sync::Mutex,
+    time,
 };
 
 /// A [`Store`] in the memory of this process, and behind it in Redis. A hit in memory never leaves the process. Clones are handles of the same one.
@@ -115,9 +116,9 @@ where
     C: Codec<V>,
     N: Store<CacheKey, V, Writing = Done>,
 {
-    /// What was still far away may have been found, and be near, since it was forgotten near. Tracking tells of that by itself.
+    /// What was still far away may have been found, and be near, since it was forgotten near. Tracking tells of that by itself, where it is heard.
     fn hear_oneself(&self, heard: Heard) {
-        if self.far.settings.invalidation != Invalidation::Tracking {
+        if self.far.settings.invalidation != Invalidation::Tracking || !self.listens.load(Ordering::Relaxed) {
             self.watch.heard(heard);
         }
     }
@@ -190,7 +191,7 @@ where
             let Put { evicted, expired, too_large, .. } = tiers.near.put(key, entry.clone());
             put = Put { writing: (), evicted, expired, too_large };
         }
-        let (this, far) = (Arc::clone(tiers), Arc::clone(&tiers.far));
+        let (this, far, stamp) = (Arc::clone(tiers), Arc::clone(&tiers.far), (stamp, time::now()));
         let writing = async move {
             match &this.behind {
                 None => far.write(&digest, &entry, stamp).await,

@@ -1,6 +1,7 @@
 //! A limit per key.
 
 use std::{
+    convert::Infallible,
     pin::Pin,
     sync::{
         Arc, Mutex,
@@ -289,11 +290,11 @@ struct Later {
 }
 
 impl Future for Later {
-    type Output = Result<(), Rejected>;
+    type Output = Taken<Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         std::task::ready!(self.sleep.as_mut().poll(cx));
-        Poll::Ready((self.take)())
+        Poll::Ready(Taken::Now((self.take)()))
     }
 }
 
@@ -341,4 +342,40 @@ async fn a_store_may_answer_later() {
     assert!(gone.poll().is_pending());
     drop(gone);
     assert_eq!(control.calls(), 1);
+}
+
+/// A store in shadow mode, which would have refused every call.
+struct Lenient(Arc<AtomicU64>);
+
+impl LimitStore<u64> for Lenient {
+    type Later = std::future::Ready<Taken<Infallible>>;
+
+    fn take(&self, _: &u64, _: u64) -> Taken<Self::Later> {
+        Taken::Later(std::future::ready(Taken::Unpaid))
+    }
+
+    fn decisions(&self, _: &u64) -> Option<Decisions> {
+        None
+    }
+
+    fn charge(&self, _: &u64, _: u64) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn refund(&self, _: &u64, _: u64, _: Duration) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn pause(&self, _: &u64, _: Duration) {}
+}
+
+#[tokio::test]
+async fn what_a_store_says_later_was_not_paid_is_not_settled() {
+    for actual in [0, 5] {
+        let told = Arc::new(AtomicU64::new(0));
+        let layer = KeyedRateLimitLayer::over(Lenient(Arc::clone(&told)), |n: &u32| u64::from(*n))
+            .after(buttress::rate_limit::ActualCost(move |_: &u32| actual));
+        assert_eq!(layer.layer(Probe::new().0).oneshot(7).await, Ok(7));
+        assert_eq!(told.load(Ordering::Relaxed), 0);
+    }
 }

@@ -224,3 +224,46 @@ fn a_share_that_is_none_is_refused() {
         assert_eq!(refused.field(), "share");
     }
 }
+
+/// A share has at once less than some calls cost that the quota has room for.
+#[tokio::test]
+async fn a_call_that_costs_more_than_the_share_has_at_once_passes_as_seldom_as_the_share_says() {
+    let url = format!("redis://127.0.0.1:{}/", free_port());
+    let limits = limits(&url, 100, Unavailable::default());
+    assert_eq!(take(&limits, "user", 60).await, Ok(()));
+    let refused = take(&limits, "user", 60).await.unwrap_err();
+    assert_eq!(refused.reason(), Reason::RateLimited);
+    // What it has cost beyond the share is a debt.
+    let wait = refused.retry_after().unwrap();
+    assert!(wait <= HOUR * 60 / 25 && wait + LONG > HOUR * 60 / 25, "{wait:?}");
+    assert_eq!(take(&limits, "user", 101).await.unwrap_err().reason(), Reason::CostTooHigh);
+}
+
+/// A call may end after the outage in which it was decided, and Redis knows nothing of it.
+#[tokio::test]
+async fn what_was_decided_alone_is_not_given_back_to_redis() {
+    let server = Server::start().await;
+    let settings = Settings::sliding_counter(Quota::new(1_000, HOUR));
+    let limits =
+        RedisLimits::<String>::try_new(&lanes(&server.url(), QUICK.lanes(1)), settings, Unavailable::Open).unwrap();
+    let (user, shared) = ("user".to_owned(), tokio::time::Instant::now());
+    assert_eq!(take(&limits, &user, 20).await, Ok(()));
+    let key = server.ask::<Vec<String>>("KEYS", "*").await.remove(0);
+    let paid = async || server.ask::<String>("GET", &key).await.split(' ').nth(1).unwrap().parse::<u64>().unwrap();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    server.signal("STOP");
+    until_refused_at_once(&limits, "other").await;
+    let alone = tokio::time::Instant::now();
+    assert_eq!(take(&limits, &user, 5).await, Ok(()));
+    server.signal("CONT");
+    until_shared(&limits, "probe").await;
+    limits.refund(&user, 5, alone.elapsed());
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(paid().await, 20, "it was not paid there");
+    limits.refund(&user, 7, shared.elapsed());
+    until("what was paid before is given back", async || paid().await == 13).await;
+    let again = tokio::time::Instant::now();
+    assert_eq!(take(&limits, &user, 5).await, Ok(()));
+    limits.refund(&user, 5, again.elapsed());
+    until("what was paid after is given back", async || paid().await == 13).await;
+}

@@ -54,7 +54,7 @@ async fn most_calls_of_a_busy_key_ask_nobody() {
                 at_once += 1;
             }
             Taken::Unpaid => panic!("nothing is in shadow"),
-            Taken::Later(verdict) => verdict.await.unwrap(),
+            Taken::Later(verdict) => assert!(matches!(verdict.await, Taken::Now(Ok(())))),
         }
         if n % 100 == 0 {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -121,4 +121,44 @@ fn a_batch_whose_fetching_was_shut_down_is_fetched_anew() {
         (server, limits)
     });
     runtime().block_on(until("a lease comes", async || matches!(limits.take(&key, 1), Taken::Now(Ok(())))));
+}
+
+/// What is given back travels for a while, and who asks meanwhile is refused for the last time.
+///
+/// redis_rate_deny_cache_that_outlives_what_it_knows
+#[tokio::test]
+async fn a_refusal_is_forgotten_once_something_has_come_back() {
+    let server = Server::start().await;
+    let settings = Settings::sliding_counter(Quota::new(1, HOUR));
+    let limits =
+        RedisLimits::<String>::try_new(&lanes(&server.url(), PATIENT.lanes(1)), settings, Unavailable::Closed).unwrap();
+    for _ in 0..20 {
+        assert_eq!(take(&limits, "user", 1).await, Ok(()));
+        limits.refund(&"user".to_owned(), 1, Duration::ZERO);
+        // The task that gives it back has not run yet.
+        assert!(take(&limits, "user", 1).await.is_err());
+        until("it is there again", async || take(&limits, "user", 1).await.is_ok()).await;
+        limits.refund(&"user".to_owned(), 1, Duration::ZERO);
+        let key = server.ask::<Vec<String>>("KEYS", "*").await.remove(0);
+        let paid = async || server.ask::<String>("GET", &key).await.split(' ').nth(1).map(str::to_owned);
+        until("it has come back", async || paid().await.as_deref() == Some("0")).await;
+    }
+}
+
+/// The promise of [`LeaseSettings`]: it is missing to the others for the life of a lease.
+#[tokio::test]
+async fn what_one_process_has_leased_and_not_used_is_there_for_another_after_the_life_of_the_lease() {
+    let server = Server::start().await;
+    for (kind, settings) in [
+        ("counter", Settings::sliding_counter(Quota::new(100, HOUR))),
+        ("bucket", Settings::token_bucket(Quota::new(100, 1_000 * HOUR))),
+    ] {
+        let settings = settings.name(kind);
+        let lease = LeaseSettings::new(60).life(Duration::from_millis(300));
+        let (one, other) = (leased(&server, settings, lease), leased(&server, settings, lease));
+        assert_eq!(take(&one, "all", 1).await, Ok(()));
+        until("all is paid", async || take(&other, "all", 5).await.is_err()).await;
+        drop(one);
+        until("it has come back", async || take(&other, "all", 5).await.is_ok()).await;
+    }
 }

@@ -11,6 +11,7 @@ mod limits;
 mod moving;
 mod nodes;
 mod proxy;
+mod script;
 mod secrets;
 mod sentinel;
 mod server;
@@ -45,7 +46,10 @@ pub(crate) async fn take(limits: &RedisLimits<String>, key: &str, cost: u64) -> 
     match limits.take(&key.to_owned(), cost) {
         Taken::Now(verdict) => verdict,
         Taken::Unpaid => Ok(()),
-        Taken::Later(verdict) => verdict.await,
+        Taken::Later(verdict) => match verdict.await {
+            Taken::Now(verdict) => verdict,
+            Taken::Unpaid => Ok(()),
+        },
     }
 }
 

@@ -13,7 +13,7 @@ use buttress::{
 use futures::future::join_all;
 
 use crate::{
-    PATIENT, QUICK,
+    LONG, PATIENT, QUICK,
     cache::{CACHE, Dependency, MINUTE, Node, Page, STORE, key, name, store, until},
     lanes,
     proxy::{Fault, Proxy},
@@ -407,13 +407,85 @@ async fn a_load_that_ends_without_an_entry_gives_its_lease_back_and_one_that_die
 async fn a_mark_that_is_none_voids_once_and_is_overwritten() {
     let server = Server::start().await;
     let (one, other) = fleet(&server);
+    for (mark, key) in [("nonsense", "a"), ("9999999999999999", "b"), ("18446744073709551615", "c")] {
+        let (calls, writes) = (one.dependency.calls(), one.cache.store().stats().writes);
+        server.ask::<()>("SET", ("t:all", mark)).await;
+        one.is(key, calls + 1, "loaded").await;
+        written(&one, writes + 1).await;
+        one.is(key, calls + 2, "loaded").await;
+        written(&one, writes + 2).await;
+        other.is(key, calls + 2, "fresh").await;
+        no_key_without_a_ttl(&server).await;
+    }
+}
+
+/// A mark that nobody can read is overwritten, and the entry is looked at again by who has the lease for it already.
+#[tokio::test]
+async fn who_has_the_lease_does_not_wait_for_himself() {
+    let server = Server::start().await;
+    let single = STORE.single_load(SingleLoad::new().wait(MINUTE).hold(MINUTE));
+    let store = store(&lanes(&server.url(), PATIENT), single);
+    let mut envelope = buttress::cache::Envelope::new(Duration::from_millis(1));
+    envelope.max_stale = MINUTE;
+    store.put(key("a"), buttress::cache::Entry::new(b"stale".to_vec(), envelope)).writing.await.unwrap();
+    tokio::time::sleep(Duration::from_millis(5)).await;
     server.ask::<()>("SET", ("t:all", "nonsense")).await;
-    one.is("a", 1, "loaded").await;
-    written(&one, 1).await;
-    one.is("a", 2, "loaded").await;
-    written(&one, 2).await;
-    other.is("a", 2, "fresh").await;
-    no_key_without_a_ttl(&server).await;
+    let fetched = tokio::time::timeout(LONG, store.fetch(&key("a"))).await.expect("nobody else loads");
+    assert!(fetched.entry.is_none() && fetched.hold.is_some());
+    drop(fetched);
+    let lease = format!("{}:lease", name("a"));
+    until("it goes back", async || (server.ask::<u8>("EXISTS", &lease).await == 0).then_some(())).await;
+}
+
+/// Who asked for it has lost the answer, or has gone: the others would wait for nobody.
+///
+/// fusioncache_distributed_locker_that_is_never_released
+#[tokio::test]
+async fn a_lease_that_nobody_knows_of_goes_back() {
+    let server = Server::start().await;
+    let proxy = Proxy::before(server.port).await;
+    let single = STORE.single_load(SingleLoad::new().wait(MINUTE).hold(10 * MINUTE));
+    let store = store(&lanes(&proxy.url(), QUICK.lanes(1)), single);
+    assert!(store.fetch(&key("warm")).await.hold.is_some());
+    let is_there = async |key: &str| server.ask::<u8>("EXISTS", format!("{}:lease", name(key))).await == 1;
+    proxy.set(Fault::DropReplies);
+    let fetched = store.fetch(&key("lost")).await;
+    proxy.set(Fault::None);
+    assert!(fetched.hold.is_none() && fetched.entry.is_none());
+    until("it goes back", async || (!is_there("lost").await).then_some(())).await;
+    until("it is there again", async || store.fetch(&key("warm")).await.hold.is_some().then_some(())).await;
+    let mut fetch = Box::pin(store.fetch(&key("gone")));
+    assert!(futures::poll!(&mut fetch).is_pending());
+    until("it is given", async || is_there("gone").await.then_some(())).await;
+    drop(fetch);
+    until("it goes back", async || (!is_there("gone").await).then_some(())).await;
+}
+
+/// Writes may wait, in a queue or for who polls them.
+#[tokio::test]
+async fn what_was_put_before_an_invalidation_does_not_come_back_after_it() {
+    let server = Server::start().await;
+    let store = store(&lanes(&server.url(), PATIENT), STORE);
+    type Invalidate = fn(&RedisStore<Page>) -> buttress::redis::Writing;
+    let ways: [Invalidate; 3] = [
+        |store| store.remove_tag("tag"),
+        |store| Store::<CacheKey, Page>::clear(store),
+        |store| store.remove(&key("a")),
+    ];
+    for way in ways {
+        let entry = |value: &str| {
+            let mut envelope = buttress::cache::Envelope::new(MINUTE);
+            envelope.tags = Arc::new(["tag".into()]);
+            buttress::cache::Entry::new(value.as_bytes().to_vec(), envelope)
+        };
+        let put = store.put(key("a"), entry("before"));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        way(&store).await.unwrap();
+        put.writing.await.unwrap();
+        assert!(store.fetch(&key("a")).await.entry.is_none());
+        store.put(key("a"), entry("after")).writing.await.unwrap();
+        assert!(store.fetch(&key("a")).await.entry.is_some());
+    }
 }
 
 /// Two processes whose clocks are 10 s apart: only that of Redis counts.

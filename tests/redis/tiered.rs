@@ -464,3 +464,21 @@ async fn what_was_found_before_an_invalidation_had_arrived_is_not_near_afterward
         }
     }
 }
+
+/// Where tracking is not allowed nobody tells a process of what it has changed itself.
+#[tokio::test]
+async fn what_one_invalidates_is_not_near_afterwards_though_nobody_listens() {
+    let server = Server::start().await;
+    server.ask::<()>("ACL", ("SETUSER", "default", "-client")).await;
+    let node = PROCESS.start(&server.url(), &Dependency::new());
+    let ways: [Invalidate; 3] =
+        [|node| node.cache.invalidate(&key("a")), |node| node.cache.invalidate_tag("tag"), |node| node.cache.clear()];
+    for way in ways {
+        node.cache.put_for(key("a"), vec![b'7'], Keep::default().tag("tag")).await.unwrap();
+        let invalidation = way(&node);
+        assert_eq!(node.says("a").await.1, "fresh", "from far away");
+        invalidation.await.unwrap();
+        assert!(node.cache.get(&key("a")).is_none());
+        assert!(!node.cache.store().is_listening());
+    }
+}

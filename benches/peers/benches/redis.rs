@@ -416,7 +416,10 @@ async fn decide(limits: &RedisLimits<u64>, key: u64) {
     let verdict = match limits.take(&key, 1) {
         Taken::Now(verdict) => verdict,
         Taken::Unpaid => Ok(()),
-        Taken::Later(verdict) => verdict.await,
+        Taken::Later(verdict) => match verdict.await {
+            Taken::Now(verdict) => verdict,
+            Taken::Unpaid => Ok(()),
+        },
     };
     assert!(verdict.is_ok(), "{verdict:?}");
 }
