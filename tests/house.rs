@@ -61,7 +61,7 @@ const RETRY: [&str; 14] = [
     "backoff", "delays", "cost", "decision", "recipe", "policy", "resend", "spare", "state", "course", "handle",
     "future", "service", "layer",
 ];
-const RATE_LIMIT: [&str; 25] = [
+const RATE_LIMIT: [&str; 27] = [
     "quota",
     "token_bucket",
     "sliding_log",
@@ -76,6 +76,8 @@ const RATE_LIMIT: [&str; 25] = [
     "store",
     "settle",
     "state",
+    "keyed_buckets",
+    "keyed_ledgers",
     "keyed_state",
     "account",
     "handle",

@@ -1,0 +1,171 @@
+//! A token bucket for each key, in one integer, and one for all that find no place.
+
+use std::hash::Hash;
+
+use super::{
+    bucket::{self, Bucket, SharedRate},
+    decision::Decision,
+    ledger::{Crossed, NEVER, Refused},
+    policy::Limit,
+    quota::Rate,
+    token_bucket,
+};
+use crate::{
+    keyed::words::Words,
+    sync::{AtomicU64, Ordering},
+};
+
+pub(super) struct Buckets<K> {
+    rate: SharedRate,
+    /// How far ahead of the clock a debt or a pause has put any of them.
+    horizon: AtomicU64,
+    words: Words<K>,
+    others: Bucket,
+}
+
+impl<K: Hash> Buckets<K> {
+    pub(super) fn new(limit: &Limit, max_keys: usize) -> Self {
+        Self {
+            rate: SharedRate::new(limit.rate),
+            horizon: AtomicU64::new(0),
+            words: Words::new(max_keys),
+            others: Bucket::new(limit),
+        }
+    }
+
+    pub(super) const fn name(&self) -> &'static str {
+        self.others.name()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.words.len()
+    }
+
+    /// Lets a call of this key pass, or says how long it would have to wait. `homeless` is called when there is no place for the key.
+    #[inline]
+    pub(super) fn take(
+        &self,
+        key: &K,
+        now: u64,
+        cost: u64,
+        near: Option<f64>,
+        homeless: impl FnOnce(),
+    ) -> Result<Crossed, Refused> {
+        let rate = self.rate.get();
+        if cost > rate.burst {
+            return Err(Refused { wait: NEVER, limit: 0 });
+        }
+        let (whole, time) = (rate.whole, rate.time_of(cost));
+        match self.change(whole, key, now, move |full_at| token_bucket::take(whole, full_at, now, time)) {
+            Some(Ok(changed)) => Ok(near.map_or(0, |ratio| self.crossed(now, changed, ratio))),
+            Some(Err(wait)) => Err(Refused { wait, limit: 0 }),
+            None => {
+                homeless();
+                self.others.take(now, cost, near)
+            }
+        }
+    }
+
+    #[cold]
+    fn crossed(&self, now: u64, (before, after): (u64, u64), ratio: f64) -> Crossed {
+        bucket::crossed(&self.rate.get(), now, before, after, ratio)
+    }
+
+    pub(super) fn decision(&self, key: &K, now: u64, cost: u64) -> Decision {
+        let rate = self.rate.get();
+        let full_at = match self.words.change_known(key, |full_at| full_at) {
+            Some(full_at) => self.rebased(rate.whole, full_at, now).unwrap_or(full_at),
+            None if self.words.has_room(key, |full_at| full_at <= now) => 0,
+            None => return self.others.decision(now, cost),
+        };
+        bucket::decision(self.name(), rate, full_at, now, cost)
+    }
+
+    pub(super) fn charge(&self, key: &K, now: u64, units: u64, homeless: impl FnOnce()) {
+        let rate = self.rate.get();
+        let time = rate.time_of_any(units);
+        if !self.put_ahead(rate, key, now, |full_at| token_bucket::charged(full_at, now, time)) {
+            homeless();
+            self.others.charge(now, units);
+        }
+    }
+
+    pub(super) fn pause(&self, key: &K, now: u64, wait: u64, homeless: impl FnOnce()) {
+        let rate = self.rate.get();
+        if !self.put_ahead(rate, key, now, |full_at| token_bucket::paused(&rate, full_at, now, wait)) {
+            homeless();
+            self.others.pause(now, wait);
+        }
+    }
+
+    pub(super) fn drain(&self, key: &K, now: u64, homeless: impl FnOnce()) {
+        let rate = self.rate.get();
+        if !self.put_ahead(rate, key, now, |full_at| token_bucket::drained(&rate, full_at, now)) {
+            homeless();
+            self.others.drain(now);
+        }
+    }
+
+    /// Whether the key is known. One that has left has all of it.
+    pub(super) fn refund(&self, key: &K, units: u64) -> bool {
+        let time = self.rate.get().time_of_any(units);
+        self.words.change_known(key, |full_at| full_at.saturating_sub(time)).is_some()
+    }
+
+    /// Gives back what was taken just now, also of what those without a place share.
+    pub(super) fn give_back(&self, key: &K, now: u64, units: u64) {
+        if !self.refund(key, units) {
+            self.others.refund(now, units);
+        }
+    }
+
+    pub(super) fn reset(&self, key: &K) {
+        self.words.change_known(key, |_| 0);
+    }
+
+    pub(super) fn set_rate(&self, now: u64, rate: Rate) {
+        let old = self.rate.get();
+        self.rate.set(rate);
+        self.words.change_all(|full_at| {
+            // Each key for itself: how far any of them is ahead says nothing of the others.
+            let is_put_ahead = token_bucket::owed(full_at, now) > old.whole;
+            token_bucket::requoted(&rate, full_at, now, is_put_ahead)
+        });
+        self.others.set_rate(now, rate);
+    }
+
+    /// Changes the bucket of this key, if there is a place for it.
+    #[inline]
+    fn change(
+        &self,
+        whole: u64,
+        key: &K,
+        now: u64,
+        to: impl Fn(u64) -> Result<u64, u64> + Copy,
+    ) -> Option<Result<(u64, u64), u64>> {
+        // A full one is as a new one.
+        self.words.change(
+            key,
+            move |full_at| full_at <= now,
+            move |full_at| to(self.rebased(whole, full_at, now).unwrap_or(full_at)),
+        )
+    }
+
+    /// Moves the bucket further ahead of the clock than a burst, if need be, and if there is a place for the key.
+    fn put_ahead(&self, rate: Rate, key: &K, now: u64, to: impl Fn(u64) -> u64 + Copy) -> bool {
+        let put = self.change(rate.whole, key, now, |full_at| {
+            let after = to(full_at);
+            // Before anybody can see the bucket there, and take it for a clock that was put back.
+            if token_bucket::owed(after, now) > rate.whole {
+                self.horizon.fetch_max(after, Ordering::AcqRel);
+            }
+            Ok(after)
+        });
+        put.is_some()
+    }
+
+    #[inline]
+    fn rebased(&self, whole: u64, full_at: u64, now: u64) -> Option<u64> {
+        token_bucket::rebased(whole, full_at, now, || self.horizon.load(Ordering::Acquire))
+    }
+}
