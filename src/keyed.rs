@@ -13,7 +13,7 @@
 #[cfg(feature = "rate-limit")]
 pub(crate) mod cells;
 #[cfg(feature = "rate-limit")]
-mod sip;
+mod hash;
 #[cfg(feature = "rate-limit")]
 pub(crate) mod words;
 

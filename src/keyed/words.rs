@@ -22,12 +22,12 @@ mod tests;
 
 use std::{
     convert::Infallible,
-    hash::{BuildHasher, Hash},
+    hash::{Hash, Hasher},
     marker::PhantomData,
     sync::OnceLock,
 };
 
-use super::{ASKED, MOST_SHARDS, sip::Sip};
+use super::{ASKED, MOST_SHARDS, hash::Seed};
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use line::{Asked, Line, NOBODY, SLOTS};
 
@@ -42,7 +42,7 @@ const SPARSE: usize = 16;
 
 pub(crate) struct Words<K> {
     shards: Box<[Shard]>,
-    hasher: Sip,
+    seed: Seed,
     keys: PhantomData<fn(&K)>,
 }
 
@@ -68,7 +68,7 @@ impl<K: Hash> Words<K> {
         let shards = 1 << (max_keys / SHARD).clamp(1, 4 * MOST_SHARDS).ilog2();
         // The rooms add up to `max_keys`.
         let shard = |index| Shard::new(max_keys / shards + usize::from(index < max_keys % shards));
-        Self { shards: (0..shards).map(shard).collect(), hasher: Sip::random(), keys: PhantomData }
+        Self { shards: (0..shards).map(shard).collect(), seed: Seed::random(), keys: PhantomData }
     }
 
     /// Changes the word of this key, which begins with zero, from one to another, unless that is refused; `to` may be asked more than once.
@@ -122,7 +122,9 @@ impl<K: Hash> Words<K> {
 
     #[inline]
     fn find(&self, key: &K) -> (u64, &Shard) {
-        let hash = self.hasher.hash_one(key).max(NOBODY + 1);
+        let mut hasher = self.seed.hasher();
+        key.hash(&mut hasher);
+        let hash = hasher.finish().max(NOBODY + 1);
         // The lines go by the highest bits of both halves; the shard by the lowest.
         (hash, &self.shards[hash as usize & (self.shards.len() - 1)])
     }

@@ -100,6 +100,8 @@
 //!
 //! Where one token bucket is all, a key is known by its hash alone and not kept: it takes 16 bytes in a table that is a third full or more, whatever it is. So keys are told apart by
 //! what their [`Hash`](std::hash::Hash) says of them, and a fresh key shares the bucket of another with a chance of one in 2^64 for each that is remembered. A call of a key that is known takes no lock.
+//! A key that is one integer of up to eight bytes is not hashed by SipHash there, but multiplied by a secret number; nobody who has not seen such hashes, which stay in here, can tell which
+//! integers meet.
 //!
 //! Limits may be [kept elsewhere](LimitStore), and answer later.
 //!

@@ -83,6 +83,26 @@ fn a_key_takes_less_than_sixty_bytes() {
     }
 }
 
+/// Whatever order keys keep: each has a place, and the table is no larger than it is for others.
+#[test]
+fn keys_in_order_spread_as_well_as_others() {
+    const KEYS: u64 = 60_000;
+    let orders: [fn(u64) -> u64; 6] = [
+        |n| n << 8,
+        |n| n << 24,
+        |n| n << 48,
+        u64::reverse_bits,
+        |n| n.wrapping_mul(0x0001_0001_0001_0001),
+        |n| u64::MAX - n % 3 - ((n / 3) << 32),
+    ];
+    for order in orders {
+        let words = Words::new(1_000_000);
+        let made = allocation_counter::measure(|| assert!((0..KEYS).all(|n| put(&words, order(n), 1))));
+        assert_eq!(words.len() as u64, KEYS);
+        assert!(made.bytes_max < 60 * KEYS, "{made:?}");
+    }
+}
+
 #[test]
 fn a_huge_bound_allocates_nothing_in_advance() {
     let made = allocation_counter::measure(|| drop(Words::<u64>::new(usize::MAX)));
