@@ -3,7 +3,7 @@
 //! Keys come from requests, so a stranger chooses them. Three things follow:
 //!
 //! * the number of keys is bounded, and memory with it;
-//! * a key's hash cannot be predicted (std's SipHash with a random seed);
+//! * a key's hash cannot be predicted (SipHash with a random seed);
 //! * the user's `Hash` runs before a lock is taken and `Drop` after it is released; only `Eq` runs under it, and its panic poisons nothing.
 //!
 //! A value may say that it must not be forgotten yet, or only if need be. To make room a call asks the least recently used, at most [`ASKED`]
@@ -12,6 +12,10 @@
 
 #[cfg(feature = "rate-limit")]
 pub(crate) mod cells;
+#[cfg(feature = "rate-limit")]
+mod hash;
+#[cfg(feature = "rate-limit")]
+pub(crate) mod words;
 
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 

@@ -22,8 +22,8 @@ pub(super) struct Bucket {
 /// A rate that is read without a lock. Who reads while it is changed may see some of the old one and some of the new one, and judges one call by that.
 #[derive(Debug)]
 pub(super) struct SharedRate {
-    units: AtomicU64,
-    period: AtomicU64,
+    pub(super) units: AtomicU64,
+    pub(super) period: AtomicU64,
     burst: AtomicU64,
     each: AtomicU64,
     whole: AtomicU64,
@@ -95,20 +95,25 @@ impl Bucket {
     pub(super) fn set_rate(&self, now: u64, rate: Rate) {
         self.rate.set(rate);
         let horizon = self.horizon.load(Ordering::Acquire);
-        let _ = self.change(&rate, now, |full_at| Ok(token_bucket::requoted(&rate, full_at, now, full_at <= horizon)));
+        let _ =
+            self.change(rate.whole, now, |full_at| Ok(token_bucket::requoted(&rate, full_at, now, full_at <= horizon)));
     }
 
-    /// Lets a call of this cost pass, if it can at the first attempt, which nearly always it can. What keeps it from that is for
-    /// [`take`](Self::take) to find out.
+    /// Lets a call of this cost pass or refuses it, if that can be said at the first attempt, which nearly always it can. What keeps it from that is
+    /// for [`take`](Self::take) to find out.
     #[inline(always)]
-    pub(super) fn pass(&self, now: u64, cost: u64) -> bool {
+    pub(super) fn take_at_once(&self, now: u64, cost: u64) -> Option<Result<(), Refused>> {
         let SharedRate { burst, each, whole, .. } = &self.rate;
         let [burst, each, whole] = [burst, each, whole].map(|field| field.load(Ordering::Relaxed));
         let before = self.full_at.load(Ordering::Relaxed);
-        let Some(time) = each.checked_mul(cost).filter(|_| cost <= burst) else { return false };
-        token_bucket::passed(whole, before, now, time).is_some_and(|after| {
-            self.full_at.compare_exchange_weak(before, after, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-        })
+        let time = each.checked_mul(cost).filter(|_| cost <= burst)?;
+        match token_bucket::take_at_once(whole, before, now, time)? {
+            Ok(after) => {
+                let put = self.full_at.compare_exchange_weak(before, after, Ordering::Relaxed, Ordering::Relaxed);
+                put.is_ok().then_some(Ok(()))
+            }
+            Err(wait) => Some(Err(Refused { wait, limit: 0 })),
+        }
     }
 
     /// Lets a call of this cost pass, or says how long it would have to wait.
@@ -119,35 +124,27 @@ impl Bucket {
             return Err(Refused { wait: NEVER, limit: 0 });
         }
         let time = rate.time_of(cost);
-        let taken = self.change(&rate, now, |before| token_bucket::take(&rate, before, now, time));
+        let taken = self.change(rate.whole, now, |before| token_bucket::take(rate.whole, before, now, time));
         match (taken, near) {
             (Ok(_), None) => Ok(0),
-            (Ok((before, after)), Some(ratio)) => Ok(Self::crossed(&rate, now, before, after, ratio)),
+            (Ok((before, after)), Some(ratio)) => Ok(crossed(&rate, now, before, after, ratio)),
             (Err(wait), _) => Err(Refused { wait, limit: 0 }),
         }
-    }
-
-    #[cold]
-    fn crossed(rate: &Rate, now: u64, before: u64, after: u64, ratio: f64) -> Crossed {
-        let left = |full_at| token_bucket::remaining(rate, full_at, now);
-        u8::from(is_crossed(ratio, rate.burst, left(before), left(after)))
     }
 
     /// How long so many units would have to wait.
     pub(super) fn look(&self, now: u64, units: u64) -> u64 {
         let rate = self.rate.get();
         let full_at = self.full_at.load(Ordering::Relaxed);
-        let full_at = self.rebased(&rate, full_at, now).unwrap_or(full_at);
+        let full_at = self.rebased(rate.whole, full_at, now).unwrap_or(full_at);
         ahead(&rate, full_at, now, units)
     }
 
     pub(super) fn decision(&self, now: u64, cost: u64) -> Decision {
         let rate = self.rate.get();
         let full_at = self.full_at.load(Ordering::Relaxed);
-        let full_at = self.rebased(&rate, full_at, now).unwrap_or(full_at);
-        let wait = if cost > rate.burst { NEVER } else { ahead(&rate, full_at, now, cost) };
-        let limit = Limit { name: self.name, algorithm: Algorithm::TokenBucket, rate };
-        limit.decision(wait, token_bucket::remaining(&rate, full_at, now), token_bucket::owed(full_at, now))
+        let full_at = self.rebased(rate.whole, full_at, now).unwrap_or(full_at);
+        decision(self.name, rate, full_at, now, cost)
     }
 
     pub(super) fn charge(&self, now: u64, units: u64) {
@@ -159,12 +156,12 @@ impl Bucket {
     pub(super) fn refund(&self, now: u64, units: u64) {
         let rate = self.rate.get();
         let time = rate.time_of_any(units);
-        let _ = self.change(&rate, now, |full_at| Ok(full_at.saturating_sub(time)));
+        let _ = self.change(rate.whole, now, |full_at| Ok(full_at.saturating_sub(time)));
     }
 
     pub(super) fn drain(&self, now: u64) {
         let rate = self.rate.get();
-        let _ = self.change(&rate, now, |full_at| Ok(token_bucket::drained(&rate, full_at, now)));
+        let _ = self.change(rate.whole, now, |full_at| Ok(token_bucket::drained(&rate, full_at, now)));
     }
 
     pub(super) fn pause(&self, now: u64, wait: u64) {
@@ -191,12 +188,12 @@ impl Bucket {
     pub(super) fn unreserve(&self, now: u64, reserved: Reserved) {
         let rate = self.rate.get();
         let Reserved { until, time, .. } = reserved;
-        let _ = self.change(&rate, now, |full_at| Ok(token_bucket::unreserved(full_at, until, time)));
+        let _ = self.change(rate.whole, now, |full_at| Ok(token_bucket::unreserved(full_at, until, time)));
     }
 
     /// Moves the bucket further ahead of the clock than a burst, if need be.
     fn put_ahead(&self, rate: &Rate, now: u64, to: impl Fn(u64) -> u64) -> u64 {
-        let put = self.change(rate, now, |full_at| {
+        let put = self.change(rate.whole, now, |full_at| {
             let after = to(full_at);
             // Before anybody can see the bucket there, and take it for a clock that was put back.
             if token_bucket::owed(after, now) > rate.whole {
@@ -209,10 +206,10 @@ impl Bucket {
 
     /// Goes from one moment to another, unless that is refused.
     #[inline]
-    fn change(&self, rate: &Rate, now: u64, to: impl Fn(u64) -> Result<u64, u64>) -> Result<(u64, u64), u64> {
+    fn change(&self, whole: u64, now: u64, to: impl Fn(u64) -> Result<u64, u64>) -> Result<(u64, u64), u64> {
         let mut before = self.full_at.load(Ordering::Relaxed);
         loop {
-            if let Some(rebased) = self.rebased(rate, before, now) {
+            if let Some(rebased) = self.rebased(whole, before, now) {
                 // Whoever comes first does it; all others see the same or something later.
                 let _ = self.full_at.compare_exchange(before, rebased, Ordering::Relaxed, Ordering::Relaxed);
                 before = self.full_at.load(Ordering::Relaxed);
@@ -227,7 +224,20 @@ impl Bucket {
     }
 
     #[inline]
-    fn rebased(&self, rate: &Rate, full_at: u64, now: u64) -> Option<u64> {
-        token_bucket::rebased(rate, full_at, now, || self.horizon.load(Ordering::Acquire))
+    fn rebased(&self, whole: u64, full_at: u64, now: u64) -> Option<u64> {
+        token_bucket::rebased(whole, full_at, now, || self.horizon.load(Ordering::Acquire))
     }
+}
+
+/// What a bucket says to a call of this cost, without taking it.
+pub(super) fn decision(name: &'static str, rate: Rate, full_at: u64, now: u64, cost: u64) -> Decision {
+    let wait = if cost > rate.burst { NEVER } else { ahead(&rate, full_at, now, cost) };
+    let limit = Limit { name, algorithm: Algorithm::TokenBucket, rate };
+    limit.decision(wait, token_bucket::remaining(&rate, full_at, now), token_bucket::owed(full_at, now))
+}
+
+#[cold]
+pub(super) fn crossed(rate: &Rate, now: u64, before: u64, after: u64, ratio: f64) -> Crossed {
+    let left = |full_at| token_bucket::remaining(rate, full_at, now);
+    u8::from(is_crossed(ratio, rate.burst, left(before), left(after)))
 }

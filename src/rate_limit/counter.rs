@@ -59,6 +59,21 @@ impl Counter {
         self.rate.set(rate);
     }
 
+    /// Lets a call pass, if that can be said at the first attempt, which nearly always it can. What keeps it from that is for [`take`](Self::take) to
+    /// find out.
+    #[inline(always)]
+    pub(super) fn pass(&self, now: u64, cost: u64) -> bool {
+        let read = |field: &AtomicU64| field.load(Ordering::Relaxed);
+        let (units, period) = (read(&self.rate.units).min(LARGEST_COUNT), read(&self.rate.period));
+        if now < read(&self.paused_until) {
+            return false;
+        }
+        let Seen { word, counter, .. } = self.see();
+        // In place: all that is in a window is no more than a count may be.
+        counter.fits_at_once(units, period, now, cost)
+            && self.word.compare_exchange_weak(word, word + cost, Ordering::Release, Ordering::Relaxed).is_ok()
+    }
+
     #[inline]
     pub(super) fn take(&self, now: u64, cost: u64, near: Option<f64>) -> Result<Crossed, Refused> {
         let rate = self.rate.get();

@@ -1,12 +1,12 @@
-//! One bucket for each key: an integer.
+//! A token bucket for each key, in one integer, and one for all that find no place.
 
 use std::hash::Hash;
 
 use super::{
-    bucket::SharedRate,
+    bucket::{self, Bucket, SharedRate},
     decision::Decisions,
     homeless::Homeless,
-    ledger::{Crossed, NEVER, Refused, ahead, is_crossed},
+    ledger::{Crossed, NEVER, Refused},
     policy::{Algorithm, Limit, UNKNOWN},
     quota::{Quota, Rate},
     token_bucket,
@@ -14,41 +14,40 @@ use super::{
 use crate::{
     error::ConfigError,
     event::Events,
-    keyed::cells::Cells,
-    sync::{AtomicU64, Mutex, Ordering},
+    keyed::words::Words,
+    sync::{AtomicU64, Ordering},
     time,
 };
 
 pub(super) struct Buckets<K> {
-    name: &'static str,
     rate: SharedRate,
     /// How far ahead of the clock a debt or a pause has put any of them.
     horizon: AtomicU64,
-    cells: Cells<K, u64>,
-    others: Mutex<u64>,
+    words: Words<K>,
+    others: Bucket,
     homeless: Homeless,
 }
 
-impl<K: Hash + Eq + Clone> Buckets<K> {
+impl<K: Hash> Buckets<K> {
     pub(super) fn new(limit: &Limit, max_keys: usize) -> Self {
         Self {
-            name: limit.name,
             rate: SharedRate::new(limit.rate),
             horizon: AtomicU64::new(0),
-            cells: Cells::new(max_keys),
-            others: Mutex::new(0),
+            words: Words::new(max_keys),
+            others: Bucket::new(limit),
             homeless: Homeless::new(max_keys),
         }
     }
 
     pub(super) const fn name(&self) -> &'static str {
-        self.name
+        self.others.name()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.cells.len()
+        self.words.len()
     }
 
+    /// Lets a call of this key pass, or says how long it would have to wait.
     #[inline]
     pub(super) fn take(
         &self,
@@ -62,116 +61,122 @@ impl<K: Hash + Eq + Clone> Buckets<K> {
         if cost > rate.burst {
             return Err(Refused { wait: NEVER, limit: 0 });
         }
-        let time = rate.time_of(cost);
-        self.change(&rate, key, now, events, |full_at| {
-            let before = *full_at;
-            *full_at = token_bucket::take(&rate, before, now, time).map_err(|wait| Refused { wait, limit: 0 })?;
-            Ok(near.map_or(0, |ratio| crossed(&rate, now, before, *full_at, ratio)))
-        })
+        let (whole, time) = (rate.whole, rate.time_of(cost));
+        match self.change(whole, key, now, move |full_at| token_bucket::take(whole, full_at, now, time)) {
+            Some(Ok(changed)) => Ok(near.map_or(0, |ratio| self.crossed(now, changed, ratio))),
+            Some(Err(wait)) => Err(Refused { wait, limit: 0 }),
+            None => {
+                self.homeless.one_more(events);
+                self.others.take(now, cost, near)
+            }
+        }
+    }
+
+    #[cold]
+    fn crossed(&self, now: u64, (before, after): (u64, u64), ratio: f64) -> Crossed {
+        bucket::crossed(&self.rate.get(), now, before, after, ratio)
     }
 
     pub(super) fn decisions(&self, key: &K, now: u64, cost: u64) -> Decisions {
         let rate = self.rate.get();
-        let full_at = match self.cells.look(key, |full_at| *full_at) {
-            Some(full_at) => full_at,
-            None if self.cells.has_room(key, |full_at| *full_at <= now) => 0,
-            None => *self.others.lock(),
+        let full_at = match self.words.change_known(key, |full_at| full_at) {
+            Some(full_at) => self.rebased(rate.whole, full_at, now).unwrap_or(full_at),
+            None if self.words.has_room(key, |full_at| full_at <= now) => 0,
+            None => return Decisions::new(self.others.decision(now, cost), []),
         };
-        let full_at = self.rebased(&rate, full_at, now).unwrap_or(full_at);
-        let wait = if cost > rate.burst { NEVER } else { ahead(&rate, full_at, now, cost) };
-        let limit = Limit { name: self.name, algorithm: Algorithm::TokenBucket, rate };
-        let left = token_bucket::remaining(&rate, full_at, now);
-        Decisions::new(limit.decision(wait, left, token_bucket::owed(full_at, now)), [])
+        Decisions::new(bucket::decision(self.name(), rate, full_at, now, cost), [])
     }
 
     pub(super) fn charge(&self, key: &K, now: u64, units: u64, events: &Events) {
         let rate = self.rate.get();
         let time = rate.time_of_any(units);
-        self.put_ahead(&rate, key, now, events, |full_at| token_bucket::charged(full_at, now, time));
-    }
-
-    /// A key that has left has all of it.
-    pub(super) fn refund(&self, key: &K, units: u64) {
-        let time = self.rate.get().time_of_any(units);
-        self.cells.look(key, |full_at| *full_at = full_at.saturating_sub(time));
-    }
-
-    /// Also of what those without a place share.
-    pub(super) fn give_back(&self, key: &K, units: u64) {
-        let time = self.rate.get().time_of_any(units);
-        let refund = |full_at: &mut u64| *full_at = full_at.saturating_sub(time);
-        if self.cells.look(key, refund).is_none() {
-            refund(&mut self.others.lock());
+        if !self.put_ahead(rate, key, now, |full_at| token_bucket::charged(full_at, now, time)) {
+            self.homeless.one_more(events);
+            self.others.charge(now, units);
         }
     }
 
     pub(super) fn pause(&self, key: &K, now: u64, wait: u64, events: &Events) {
         let rate = self.rate.get();
-        self.put_ahead(&rate, key, now, events, |full_at| token_bucket::paused(&rate, full_at, now, wait));
+        if !self.put_ahead(rate, key, now, |full_at| token_bucket::paused(&rate, full_at, now, wait)) {
+            self.homeless.one_more(events);
+            self.others.pause(now, wait);
+        }
     }
 
     pub(super) fn drain(&self, key: &K, now: u64, events: &Events) {
         let rate = self.rate.get();
-        self.change(&rate, key, now, events, |full_at| *full_at = token_bucket::drained(&rate, *full_at, now));
+        if !self.put_ahead(rate, key, now, |full_at| token_bucket::drained(&rate, full_at, now)) {
+            self.homeless.one_more(events);
+            self.others.drain(now);
+        }
+    }
+
+    /// Whether the key is known. One that has left has all of it.
+    pub(super) fn refund(&self, key: &K, units: u64) -> bool {
+        let time = self.rate.get().time_of_any(units);
+        self.words.change_known(key, |full_at| full_at.saturating_sub(time)).is_some()
+    }
+
+    /// Gives back what was taken just now, also of what those without a place share.
+    pub(super) fn give_back(&self, key: &K, units: u64) {
+        if !self.refund(key, units) {
+            self.others.refund(time::now().as_nanos(), units);
+        }
     }
 
     pub(super) fn reset(&self, key: &K) {
-        self.cells.look(key, |full_at| *full_at = 0);
+        self.words.change_known(key, |_| 0);
     }
 
     pub(super) fn set_quota(&self, name: Option<&str>, quota: Quota) -> Result<(), ConfigError> {
-        if name.is_some_and(|name| name != self.name) {
+        if name.is_some_and(|name| name != self.name()) {
             return Err(UNKNOWN);
         }
         let (old, rate) = (self.rate.get(), Algorithm::TokenBucket.check(quota)?);
         self.rate.set(rate);
         let now = time::now().as_nanos();
-        let requote = |full_at: &mut u64| {
+        self.words.change_all(|full_at| {
             // Each key for itself: how far any of them is ahead says nothing of the others.
-            let is_put_ahead = token_bucket::owed(*full_at, now) > old.whole;
-            *full_at = token_bucket::requoted(&rate, *full_at, now, is_put_ahead);
-        };
-        self.cells.change_all(requote);
-        requote(&mut self.others.lock());
+            let is_put_ahead = token_bucket::owed(full_at, now) > old.whole;
+            token_bucket::requoted(&rate, full_at, now, is_put_ahead)
+        });
+        self.others.set_rate(now, rate);
         Ok(())
     }
 
-    /// Changes the bucket of this key, or the one for all that find no place.
+    /// Changes the bucket of this key, if there is a place for it.
     #[inline]
-    fn change<T>(&self, rate: &Rate, key: &K, now: u64, events: &Events, mut change: impl FnMut(&mut u64) -> T) -> T {
-        let mut go = |full_at: &mut u64| {
-            if let Some(rebased) = self.rebased(rate, *full_at, now) {
-                *full_at = rebased;
-            }
-            change(full_at)
-        };
+    fn change(
+        &self,
+        whole: u64,
+        key: &K,
+        now: u64,
+        to: impl Fn(u64) -> Result<u64, u64> + Copy,
+    ) -> Option<Result<(u64, u64), u64>> {
         // A full one is as a new one.
-        match self.cells.change(key, || 0, |full_at| *full_at <= now, &mut go) {
-            Some(changed) => changed,
-            None => {
-                self.homeless.one_more(events);
-                go(&mut self.others.lock())
-            }
-        }
+        self.words.change(
+            key,
+            move |full_at| full_at <= now,
+            move |full_at| to(self.rebased(whole, full_at, now).unwrap_or(full_at)),
+        )
     }
 
-    fn put_ahead(&self, rate: &Rate, key: &K, now: u64, events: &Events, to: impl Fn(u64) -> u64) {
-        self.change(rate, key, now, events, |full_at| {
-            *full_at = to(*full_at);
-            if token_bucket::owed(*full_at, now) > rate.whole {
-                self.horizon.fetch_max(*full_at, Ordering::AcqRel);
+    /// Moves the bucket further ahead of the clock than a burst, if need be, and if there is a place for the key.
+    fn put_ahead(&self, rate: Rate, key: &K, now: u64, to: impl Fn(u64) -> u64 + Copy) -> bool {
+        let put = self.change(rate.whole, key, now, |full_at| {
+            let after = to(full_at);
+            // Before anybody can see the bucket there, and take it for a clock that was put back.
+            if token_bucket::owed(after, now) > rate.whole {
+                self.horizon.fetch_max(after, Ordering::AcqRel);
             }
+            Ok(after)
         });
+        put.is_some()
     }
 
     #[inline]
-    fn rebased(&self, rate: &Rate, full_at: u64, now: u64) -> Option<u64> {
-        token_bucket::rebased(rate, full_at, now, || self.horizon.load(Ordering::Acquire))
+    fn rebased(&self, whole: u64, full_at: u64, now: u64) -> Option<u64> {
+        token_bucket::rebased(whole, full_at, now, || self.horizon.load(Ordering::Acquire))
     }
-}
-
-#[cold]
-fn crossed(rate: &Rate, now: u64, before: u64, after: u64, ratio: f64) -> Crossed {
-    let left = |full_at| token_bucket::remaining(rate, full_at, now);
-    u8::from(is_crossed(ratio, rate.burst, left(before), left(after)))
 }

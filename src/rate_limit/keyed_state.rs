@@ -135,7 +135,7 @@ impl<K: Hash + Eq + Clone> KeyedLimiter<K> {
     /// Gives back what was taken at a time.
     pub(super) fn refund(&self, key: &K, units: u64, taken_at: Instant) {
         match &self.used {
-            Used::Buckets(buckets) => buckets.refund(key, units),
+            Used::Buckets(buckets) => _ = buckets.refund(key, units),
             Used::Ledgers(ledgers) => ledgers.refund(key, time::now().as_nanos(), units, taken_at.as_nanos()),
         }
     }

@@ -225,7 +225,7 @@ impl Spent {
     /// A bucket whose clock was put back, before anything is done with it. Windows see that for themselves.
     fn rebase(&mut self, rate: &Rate, now: u64) {
         if let Self::Bucket { full_at, horizon } = self
-            && let Some(rebased) = token_bucket::rebased(rate, *full_at, now, || *horizon)
+            && let Some(rebased) = token_bucket::rebased(rate.whole, *full_at, now, || *horizon)
         {
             *full_at = rebased;
         }

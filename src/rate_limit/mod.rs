@@ -94,10 +94,14 @@
 //!
 //! # Keys
 //!
-//! At most [`max_keys`](RateLimitSettings::max_keys) are remembered. A key whose limits are full again is as a new one, so it leaves without loss: two places of the
-//! table are looked at with each new key, and up to 128 when there is no room. No other key ever leaves, so no flood of fresh keys gives a used-up key its burst back. Keys that
-//! find no place share one among them, which is reported. A bucket with a key of 8 bytes takes 25 bytes in a table that is seven sixteenths full or more: 57 at most.
-//! Keys are hashed by std's SipHash with a random seed.
+//! At most [`max_keys`](RateLimitSettings::max_keys) are remembered. A key whose limits are full again is as a new one, so it leaves without loss: two to four places of
+//! the table are looked at with each new key, and up to 128 when there is no room. No other key ever leaves, so no flood of fresh keys gives a used-up key its burst back. Keys that
+//! find no place share one among them, which is reported. Keys are hashed by SipHash-1-3 with a random seed.
+//!
+//! Where one token bucket is all, a key is known by its hash alone and not kept: it takes 16 bytes in a table that is a third full or more, whatever it is. So keys are told apart by
+//! what their [`Hash`](std::hash::Hash) says of them: one that leaves out what `Eq` looks at makes one key of several. A fresh key shares the bucket of another with a chance of one in 2^64 for each key that is remembered. A call of a key that is known takes no lock.
+//! A key that is one integer of up to eight bytes is not hashed by SipHash there, but multiplied by a secret number; nobody who has not seen such hashes, which stay in here, can tell which
+//! integers meet.
 //!
 //! Limits may be [kept elsewhere](LimitStore), and answer later.
 //!

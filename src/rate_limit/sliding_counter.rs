@@ -53,6 +53,16 @@ impl SlidingCounter {
         if self.used(rate, since) == 0 { 0 } else { self.empty_at(rate).saturating_sub(now) }
     }
 
+    /// Whether a call fits into the present window, as most do. What does not is for [`look`](Self::look), and so is a moment that is not in this window.
+    #[inline]
+    pub(super) const fn fits_at_once(&self, units: u64, period: u64, now: u64, cost: u64) -> bool {
+        // Of a clock that was put back it is longer than any period.
+        let since = now.wrapping_sub(self.began);
+        let Some(room) = units.checked_sub(cost) else { return false };
+        let Some(room) = room.checked_sub(self.present) else { return false };
+        since < period && product(self.before, period - since) <= product(room, period)
+    }
+
     /// Whether a call would be admitted, or how long it would have to wait.
     #[inline]
     pub(super) fn look(&mut self, rate: &Rate, now: u64, cost: u64) -> Result<(), u64> {
@@ -152,9 +162,14 @@ mod tests {
                 now += wait;
                 let cost = cost.min(units);
                 let before = counter;
+                let fits_at_once = counter.fits_at_once(units, period, now, cost);
                 match counter.take(&rate, now, cost) {
-                    Ok(()) => admitted.push((now, cost)),
+                    Ok(()) => {
+                        prop_assert!(fits_at_once || before.began != counter.began, "{before:?}");
+                        admitted.push((now, cost));
+                    }
                     Err(wait) => {
+                        prop_assert!(!fits_at_once);
                         prop_assert!(wait > 0);
                         prop_assert!(before.clone().take(&rate, now + wait, cost).is_ok(), "{before:?} {wait}");
                         prop_assert!(before.clone().take(&rate, now + wait - 1, cost).is_err(), "{before:?} {wait}");

@@ -82,11 +82,16 @@ impl Limiter {
 
     #[inline(always)]
     pub(super) fn take_at(&self, now: Instant, cost: u64) -> Result<(), Refused> {
-        if let Used::Bucket(bucket) = &self.used
-            && self.near.is_none()
-            && bucket.pass(now.as_nanos(), cost)
-        {
-            return Ok(());
+        if self.near.is_none() {
+            match &self.used {
+                Used::Bucket(bucket) => {
+                    if let Some(taken) = bucket.take_at_once(now.as_nanos(), cost) {
+                        return taken;
+                    }
+                }
+                Used::Counter(counter) if counter.pass(now.as_nanos(), cost) => return Ok(()),
+                Used::Counter(_) | Used::Ledger(_) => {}
+            }
         }
         self.take_slowly(now, cost)
     }

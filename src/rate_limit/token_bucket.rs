@@ -5,30 +5,34 @@
 
 use super::quota::{LONGEST, Rate, STEP};
 
-/// When the bucket is full again after a call that it lets pass. `None` as well where a sum would overflow, and of a bucket that is behind: then
-/// the steps one by one are to be asked.
+/// What a bucket says that is no more than a burst ahead of the clock, as most are. `None` of one that is, for a debt or a clock that was put back, and
+/// where a sum would overflow: then [`rebased`] and [`take`] are to be asked.
 #[inline]
-pub(super) fn passed(whole: u64, full_at: u64, now: u64, time: u64) -> Option<u64> {
-    let after = full_at.max(now).checked_add(time)?;
-    (after - now <= whole).then_some(after)
+pub(super) fn take_at_once(whole: u64, full_at: u64, now: u64, time: u64) -> Option<Result<u64, u64>> {
+    let from = full_at.max(now);
+    let after = from.checked_add(time)?;
+    if after - now <= whole {
+        return Some(Ok(after));
+    }
+    (from - now <= whole).then(|| Err(after - now - whole))
 }
 
 /// What a bucket makes of a call: the moment at which it is full then, or how long to wait before the same call is admitted.
 ///
-/// `full_at` and `now` are nanoseconds of one clock. The cost is one of [`Rate::time_of`], so at most a whole burst.
+/// `whole` is how long a whole burst takes, `full_at` and `now` are nanoseconds of one clock. The cost is one of [`Rate::time_of`], so at most a whole burst.
 #[inline]
-pub(super) fn take(rate: &Rate, full_at: u64, now: u64, time: u64) -> Result<u64, u64> {
+pub(super) fn take(whole: u64, full_at: u64, now: u64, time: u64) -> Result<u64, u64> {
     let after = owed(full_at, now).saturating_add(time);
-    if after <= rate.whole { Ok(now.saturating_add(after)) } else { Err(after - rate.whole) }
+    if after <= whole { Ok(now.saturating_add(after)) } else { Err(after - whole) }
 }
 
 /// When a bucket is full whose clock was put back, if it was: it is empty now, and fills from here, so that nobody waits for the clock.
 ///
 /// A debt or a pause puts a bucket that far ahead too. `horizon` is the furthest to which any has.
 #[inline]
-pub(super) fn rebased(rate: &Rate, full_at: u64, now: u64, horizon: impl FnOnce() -> u64) -> Option<u64> {
-    let is_behind = owed(full_at, now) > rate.whole.saturating_add(STEP) && full_at > horizon();
-    is_behind.then(|| now.saturating_add(rate.whole))
+pub(super) fn rebased(whole: u64, full_at: u64, now: u64, horizon: impl FnOnce() -> u64) -> Option<u64> {
+    let is_behind = owed(full_at, now) > whole.saturating_add(STEP) && full_at > horizon();
+    is_behind.then(|| now.saturating_add(whole))
 }
 
 /// How long the bucket takes to be full.
@@ -96,15 +100,15 @@ mod tests {
             for now in [start, start + SECOND, start + 1_000_000 * SECOND] {
                 let mut admitted = 0;
                 let wait = loop {
-                    match take(&rate, full_at, now, rate.each) {
+                    match take(rate.whole, full_at, now, rate.each) {
                         Ok(next) => full_at = next,
                         Err(wait) => break wait,
                     }
                     admitted += 1;
                 };
                 assert_eq!((admitted, wait), (5, SECOND / 10));
-                assert_eq!(take(&rate, full_at, now + wait - 1, rate.each), Err(1));
-                assert!(take(&rate, full_at, now + wait, rate.each).is_ok());
+                assert_eq!(take(rate.whole, full_at, now + wait - 1, rate.each), Err(1));
+                assert!(take(rate.whole, full_at, now + wait, rate.each).is_ok());
             }
         }
     }
@@ -115,7 +119,7 @@ mod tests {
         let rate = rate(Quota::per_second(3));
         let mut full_at = 0;
         let admitted = (0..36_000_u64)
-            .filter(|tick| match take(&rate, full_at, SECOND + tick * SECOND / 10, rate.each) {
+            .filter(|tick| match take(rate.whole, full_at, SECOND + tick * SECOND / 10, rate.each) {
                 Ok(next) => {
                     full_at = next;
                     true
@@ -130,20 +134,20 @@ mod tests {
     #[test]
     fn a_clock_that_steps_back_makes_nobody_wait_for_it() {
         let rate = rate(Quota::per_second(1));
-        let full_at = take(&rate, 0, 1_000_000 * SECOND, rate.each).unwrap();
-        let full_at = rebased(&rate, full_at, 5, || 0).unwrap();
-        assert_eq!(take(&rate, full_at, 5, rate.each), Err(SECOND));
-        assert!(take(&rate, full_at, 5 + SECOND, rate.each).is_ok());
+        let full_at = take(rate.whole, 0, 1_000_000 * SECOND, rate.each).unwrap();
+        let full_at = rebased(rate.whole, full_at, 5, || 0).unwrap();
+        assert_eq!(take(rate.whole, full_at, 5, rate.each), Err(SECOND));
+        assert!(take(rate.whole, full_at, 5 + SECOND, rate.each).is_ok());
         // Readings that overtook one another are no step.
-        assert_eq!(rebased(&rate, 100 * SECOND + rate.whole + 1, 100 * SECOND, || 0), None);
+        assert_eq!(rebased(rate.whole, 100 * SECOND + rate.whole + 1, 100 * SECOND, || 0), None);
     }
 
     #[test]
     fn a_debt_is_no_clock_that_steps_back() {
         let rate = rate(Quota::per_second(1));
         let full_at = charged(0, SECOND, 3_600 * SECOND);
-        assert_eq!(rebased(&rate, full_at, SECOND, || full_at), None);
-        assert_eq!(take(&rate, full_at, SECOND, rate.each), Err(3_600 * SECOND));
+        assert_eq!(rebased(rate.whole, full_at, SECOND, || full_at), None);
+        assert_eq!(take(rate.whole, full_at, SECOND, rate.each), Err(3_600 * SECOND));
         assert_eq!(remaining(&rate, full_at, SECOND), 0);
         assert_eq!(charged(u64::MAX, 5, u64::MAX), 5 + LONGEST);
     }
@@ -152,24 +156,22 @@ mod tests {
     fn after_a_pause_there_is_one_unit() {
         let rate = rate(Quota::per_second(10));
         let full_at = paused(&rate, 0, SECOND, 60 * SECOND);
-        assert_eq!(take(&rate, full_at, 61 * SECOND - 1, rate.each), Err(1));
-        let full_at = take(&rate, full_at, 61 * SECOND, rate.each).unwrap();
-        assert_eq!(take(&rate, full_at, 61 * SECOND, rate.each), Err(rate.each));
+        assert_eq!(take(rate.whole, full_at, 61 * SECOND - 1, rate.each), Err(1));
+        let full_at = take(rate.whole, full_at, 61 * SECOND, rate.each).unwrap();
+        assert_eq!(take(rate.whole, full_at, 61 * SECOND, rate.each), Err(rate.each));
     }
 
     proptest! {
         #[test]
         fn one_step_is_all_steps(full_at: u64, near: u64, now: u64, time: u64, whole: u64, is_near: bool) {
             let full_at = if is_near { now.saturating_add(near % 1_000) } else { full_at };
-            let rate = Rate { units: 1, period: 1, burst: 1, each: time, whole };
-            match passed(whole, full_at, now, time) {
-                Some(after) => {
-                    prop_assert_eq!(rebased(&rate, full_at, now, || 0), None);
-                    prop_assert_eq!(take(&rate, full_at, now, time), Ok(after));
+            match take_at_once(whole, full_at, now, time) {
+                Some(taken) => {
+                    prop_assert_eq!(rebased(whole, full_at, now, || 0), None);
+                    prop_assert_eq!(take(whole, full_at, now, time), taken);
                 }
                 None => {
-                    let taken = take(&rate, full_at, now, time);
-                    prop_assert!(taken.is_err() || full_at.max(now).checked_add(time).is_none());
+                    prop_assert!(owed(full_at, now) > whole || full_at.max(now).checked_add(time).is_none());
                 }
             }
         }
@@ -190,7 +192,7 @@ mod tests {
                 let forward = if step == 0 { -10 * i128::from(wait) } else { i128::from(wait) };
                 now = now.checked_add_signed(forward as i64).unwrap();
                 tokens += forward;
-                if let Some(rebased) = rebased(&rate, full_at, now, || 0) {
+                if let Some(rebased) = rebased(rate.whole, full_at, now, || 0) {
                     prop_assert!(tokens < -i128::from(STEP));
                     (full_at, tokens) = (rebased, 0);
                 }
@@ -200,7 +202,7 @@ mod tests {
                     continue;
                 }
                 let price = i128::from(cost) * each;
-                match take(&rate, full_at, now, rate.time_of(cost)) {
+                match take(rate.whole, full_at, now, rate.time_of(cost)) {
                     Ok(next) => {
                         prop_assert!(tokens >= price);
                         tokens = tokens.min(whole) - price;
@@ -221,12 +223,12 @@ mod tests {
             let mut now = start;
             for wait in waits {
                 now += wait;
-                match take(&rate, full_at, now, rate.each) {
+                match take(rate.whole, full_at, now, rate.each) {
                     Ok(next) => {
                         admitted += 1;
                         full_at = next;
                     }
-                    Err(wait) => prop_assert!(take(&rate, full_at, now + wait, rate.each).is_ok() && take(&rate, full_at, now + wait - 1, rate.each).is_err()),
+                    Err(wait) => prop_assert!(take(rate.whole, full_at, now + wait, rate.each).is_ok() && take(rate.whole, full_at, now + wait - 1, rate.each).is_err()),
                 }
                 let allowed = u128::from(burst) + u128::from(now - start) * u128::from(units) / u128::from(period);
                 prop_assert!(admitted <= allowed);
