@@ -33,7 +33,8 @@ use line::{Asked, Line, NOBODY, SLOTS};
 
 /// How many lines are looked at for each newcomer when there is no room; many may be empty in a table that has just grown.
 const LOOKED_AT: usize = 8 * ASKED / SLOTS;
-/// With so many keys a shard grows in less than a tenth of a millisecond.
+/// With so many keys a shard grows in less than a tenth of a millisecond. In no more of them than [`MOST_SHARDS`], because only newcomers take their
+/// locks, and fewer heads stay in the cache.
 const SHARD: usize = 1024;
 /// As many lines as the bits of a hash tell apart: sixteen millions in each shard.
 const DOUBLINGS: usize = 24;
@@ -65,7 +66,7 @@ struct Table {
 
 impl<K: Hash> Words<K> {
     pub(crate) fn new(max_keys: usize) -> Self {
-        let shards = 1 << (max_keys / SHARD).clamp(1, 4 * MOST_SHARDS).ilog2();
+        let shards = 1 << (max_keys / SHARD).clamp(1, MOST_SHARDS).ilog2();
         // The rooms add up to `max_keys`.
         let shard = |index| Shard::new(max_keys / shards + usize::from(index < max_keys % shards));
         Self { shards: (0..shards).map(shard).collect(), seed: Seed::random(), keys: PhantomData }
