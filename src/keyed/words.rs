@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A line is a cache line. Most keys find a place in the first of their two; who finds none in either has another move to its second, or else the shard
-//! doubles its lines. Who calls finds the place of a known key and exchanges the word in it. Only newcomers and those who look for idle
+//! doubles its lines, and nearly all are in their first ones again. Who calls finds the place of a known key and exchanges the word in it. Only newcomers and those who look for idle
 //! keys take the lock of the shard, and whoever asks for a key that they have in hand.
 //!
 //! As in [`Cells`](super::cells::Cells) a hand goes round the table, a line with each newcomer, and further when there is no more room, and lets leave who is as a
@@ -258,7 +258,25 @@ impl Shard {
             }
         }
         self.doublings.store(doublings + 1, Ordering::Release);
+        self.settle(doublings + 1);
         true
+    }
+
+    /// Moves to their first lines those who found no place there when the table was fuller: there they are found at once.
+    fn settle(&self, doublings: u64) {
+        for index in 0..1 << doublings {
+            let Some(line) = self.line(index, doublings) else { return };
+            for slot in 0..SLOTS {
+                let owner = line.owner(slot);
+                let [first, _] = places(owner, doublings);
+                if owner != NOBODY
+                    && first != index
+                    && let Some(first) = self.line(first, doublings).filter(|line| line.has_place())
+                {
+                    line.hand_over(slot, first);
+                }
+            }
+        }
     }
 }
 

@@ -62,7 +62,15 @@ impl<K: Hash> Buckets<K> {
             return Err(Refused { wait: NEVER, limit: 0 });
         }
         let (whole, time) = (rate.whole, rate.time_of(cost));
-        match self.change(whole, key, now, move |full_at| token_bucket::take(whole, full_at, now, time)) {
+        let taken = self.words.change(
+            key,
+            move |full_at| full_at <= now,
+            move |full_at| match token_bucket::take_at_once(whole, full_at, now, time) {
+                Some(taken) => taken,
+                None => token_bucket::take(whole, self.rebased(whole, full_at, now).unwrap_or(full_at), now, time),
+            },
+        );
+        match taken {
             Some(Ok(changed)) => Ok(near.map_or(0, |ratio| self.crossed(now, changed, ratio))),
             Some(Err(wait)) => Err(Refused { wait, limit: 0 }),
             None => {

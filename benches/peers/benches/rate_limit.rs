@@ -11,7 +11,15 @@
 #[path = "../../harness/mod.rs"]
 mod harness;
 
-use std::{future::ready, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    future::ready,
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use buttress::rate_limit::{
     KeyedRateLimitHandle, KeyedRateLimitLayer, Quota, RateLimitHandle, RateLimitLayer, RateLimitSettings,
@@ -66,6 +74,7 @@ fn main() {
     bench.case("tower RateLimit", move |calls| by_hand(&mut service, calls));
     let tower = bench.last();
     let fixed = tower_resilience(&mut bench, WindowType::Fixed, usize::MAX / 2, hour);
+    let floor = floor(&mut bench);
 
     bench.section("token bucket, refused");
     let (_, refused) = ours(&mut bench, RateLimitSettings::token_bucket(NONE));
@@ -97,6 +106,7 @@ fn main() {
     bench.gate("token bucket: of governor's", direct, governor, Bound::AtMost(1.05));
     bench.gate("token bucket, the whole layer: of tower's", layer, tower, Bound::AtMost(1.0));
     bench.gate("token bucket, the whole layer: of tower-resilience's", layer, fixed, Bound::AtMost(0.1));
+    bench.gate("token bucket, the whole layer: of a clock and an exchange alone", layer, floor, Bound::AtMost(1.25));
     bench.gate("token bucket, refused: of allowed", refused, direct, Bound::AtMost(1.0));
     bench.gate("sliding counter: of tower-resilience's", counter, their_counter, Bound::AtMost(0.1));
     bench.gate("sliding log of 100: of tower-resilience's", log, their_log, Bound::AtMost(0.5));
@@ -106,6 +116,18 @@ fn main() {
     }
     bench.gate_allocations();
     bench.run();
+}
+
+/// What no limiter that threads share can do without: a reading of the clock, and an exchange of one word.
+fn floor(bench: &mut Bench) -> CaseId {
+    let (clock, word) = (quanta::Clock::new(), AtomicU64::new(0));
+    bench.case("a clock and an exchange alone", move |calls| {
+        plain(calls, |_| {
+            let (now, before) = (clock.raw(), word.load(Ordering::Relaxed));
+            word.compare_exchange(before, before.max(now) + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        });
+    });
+    bench.last()
 }
 
 /// Keys in an order that no cache foresees.

@@ -48,3 +48,24 @@ fn who_is_called_while_the_table_doubles_is_counted() {
         assert_eq!(words, [NOW + 2, NOW + 1, NOW + 1, NOW + 1, NOW + 1].map(Some));
     });
 }
+
+#[test]
+fn who_is_called_on_the_way_to_its_first_line_is_counted() {
+    loom::model(|| {
+        let shard = Arc::new(Shard::new(10));
+        assert!(shard.grow(0));
+        let hash = 1 << 31;
+        assert_eq!(places(hash, 1), [0, 1]);
+        assert!(shard.line(1, 1).unwrap().put(hash, NOW + 1));
+        shard.table.lock().len = 1;
+        let other = Arc::clone(&shard);
+        let settling = thread::spawn(move || {
+            let _held = other.table.lock();
+            other.settle(1);
+        });
+        assert!(call(&shard, hash));
+        settling.join().unwrap();
+        assert_eq!((word(&shard, hash), shard.table.lock().len), (Some(NOW + 2), 1));
+        assert_eq!([0, 1].map(|index| shard.line(index, 1).unwrap().owner(0)), [hash, NOBODY]);
+    });
+}

@@ -72,6 +72,32 @@ fn a_million_keys_keep_to_the_bound_and_every_place_is_used() {
     }
 }
 
+/// So that most are found at once: before a shard doubles, a quarter of its keys have no place in their first lines.
+#[test]
+fn after_a_shard_has_doubled_nearly_all_are_in_their_first_lines() {
+    let words = Words::new(1_000_000);
+    let of =
+        |index: usize| (words.shards[index].doublings.load(Ordering::Relaxed), words.shards[index].table.lock().len);
+    let (mut key, mut grown) = (0, 0);
+    while grown < 12 {
+        let before: Vec<_> = (0..words.shards.len()).map(of).collect();
+        put(&words, key, 1);
+        key += 1;
+        let Some(shard) = (0..before.len()).find(|index| of(*index).0 > before[*index].0) else { continue };
+        let (doublings, keys) = of(shard);
+        if keys < 1_000 {
+            continue;
+        }
+        grown += 1;
+        let shard = &words.shards[shard];
+        let lines = (0..1 << doublings).map(|index| (index, shard.line(index, doublings).unwrap()));
+        let owners = lines.flat_map(|(index, line)| (0..SLOTS).map(move |slot| (index, line.owner(slot))));
+        let elsewhere =
+            owners.filter(|(index, owner)| *owner != NOBODY && places(*owner, doublings)[0] != *index).count();
+        assert!(elsewhere * 20 < keys, "{elsewhere} of {keys}");
+    }
+}
+
 #[test]
 fn a_key_takes_less_than_sixty_bytes() {
     for keys in [10_000, 50_000, 150_000, 300_000] {
