@@ -47,7 +47,7 @@ use std::{fmt, hash::Hash};
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter, unsync::Cache};
 
 use crate::{
-    cache::{BuildAsItIs, Hashed, Held, Look, Replacement, Room, ShardedStore, Usage},
+    cache::{BuildAsItIs, Hashed, Held, Left, Look, Replacement, Room, ShardedStore, Usage},
     time::Instant,
 };
 
@@ -111,11 +111,10 @@ impl<K: Hash + Eq + Send, V: Send + Sync> Replacement<K, V> for ScanResistant<K,
         self.cache.peek(key as &dyn Look<K>)
     }
 
-    fn put(&mut self, key: Hashed<K>, held: Held<V>, _: Instant, left: &mut Vec<(Hashed<K>, Held<V>)>) {
+    fn put(&mut self, key: Hashed<K>, held: Held<V>, _: Instant, left: &mut Left<K, V>) {
         let weight = held.weight;
-        let before = left.len();
         self.cache.insert_with_lifecycle(key, held, left);
-        let gone = left[before..].iter().map(|(_, held)| held.weight).sum::<u64>();
+        let gone = left.iter().map(|held| held.weight).sum::<u64>();
         // Neither what is there nor one more is above `MOST_BYTES`, and nothing leaves that was not counted.
         self.bytes = self.bytes + weight - gone;
     }
@@ -138,7 +137,7 @@ impl<K, V> Weighter<Hashed<K>, Held<V>> for EvenShare {
 }
 
 impl<K, V> Lifecycle<Hashed<K>, Held<V>> for HandOut {
-    type RequestState = Vec<(Hashed<K>, Held<V>)>;
+    type RequestState = Left<K, V>;
 
     fn on_evict(&self, left: &mut Self::RequestState, key: Hashed<K>, held: Held<V>) {
         left.push((key, held));

@@ -175,6 +175,16 @@ fn a_scan_resistant_cache_allocates_nothing_on_a_hit() {
     assert_eq!(cache.stats().loads, 0);
 }
 
+/// The entry, and its place in the order. What leaves for it, and what it has no tags for, takes nothing.
+#[test]
+fn a_full_cache_allocates_twice_for_an_answer_that_takes_the_place_of_another() {
+    use buttress::cache::{CacheHandle, CacheSettings};
+    let cache = CacheHandle::<u32, u64>::try_new(CacheSettings::new().max_entries(16)).unwrap();
+    (0..100).for_each(|key| drop(cache.put(key, 1)));
+    let counted = allocation_counter::measure(|| (100..200).for_each(|key| drop(cache.put(key, 1))));
+    assert_eq!((counted.count_total, cache.stats().evictions), (200, 184));
+}
+
 fn settings_are_stale(handle: &buttress::cache::CacheHandle<u32, u32>) -> bool {
     handle.get(&1).is_none()
 }

@@ -221,8 +221,14 @@ impl<V> Entry<V> {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    pub(super) fn provisional(content: Content<V>, times: Times, generation: u64, tags: Tags) -> Self {
-        let tagged = (!tags.is_empty()).then(|| Box::new(Tagged { tags, outlived: AtomicU64::new(0) }));
+    pub(super) fn provisional(
+        content: Content<V>,
+        times: Times,
+        generation: u64,
+        tags: impl AsRef<[Box<str>]> + Into<Tags>,
+    ) -> Self {
+        let has_tags = !tags.as_ref().is_empty();
+        let tagged = has_tags.then(|| Box::new(Tagged { tags: tags.into(), outlived: AtomicU64::new(0) }));
         Self(Arc::new(Kept {
             standing: AtomicU64::new(PROVISIONAL),
             tagged,

@@ -3,7 +3,7 @@
 use std::{fmt, hash::Hash, time::Duration};
 
 use super::{
-    keep::{Keep, Span, Tags},
+    keep::{Keep, Span},
     life,
     memory::MemoryStore,
     policy::CacheSettings,
@@ -82,11 +82,10 @@ where
     /// Puts a value there for another ttl, or with tags. One that is not to be kept leaves nothing behind.
     pub fn put_for(&self, key: K, value: V, keep: impl Into<Keep>) -> St::Writing {
         let keep = keep.into();
-        let tags: Tags = keep.tags.into();
         // As of one that was loaded.
         let max_stale = if keep.span == Span::Negative { Duration::ZERO } else { self.state.max_stale() };
         match life::ttl(Outcome::Success, keep.span, &self.state.settings, uniform()) {
-            Some(ttl) => self.state.put(key, value, (ttl, max_stale), tags),
+            Some(ttl) => self.state.put(key, value, (ttl, max_stale), keep.tags),
             None => self.state.invalidate(&key),
         }
     }

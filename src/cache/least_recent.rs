@@ -7,7 +7,7 @@ use lru::LruCache;
 use super::{
     hashed::{BuildAsItIs, Hashed, Look},
     policy::Room,
-    replacement::{Held, Replacement},
+    replacement::{Held, Left, Replacement},
     store::Usage,
 };
 use crate::time::Instant;
@@ -54,7 +54,7 @@ impl<K: Hash + Eq + Send, V: Send + Sync> Replacement<K, V> for LeastRecent<K, V
         self.map.peek(key as &dyn Look<K>)
     }
 
-    fn put(&mut self, key: Hashed<K>, held: Held<V>, now: Instant, left: &mut Vec<(Hashed<K>, Held<V>)>) {
+    fn put(&mut self, key: Hashed<K>, held: Held<V>, now: Instant, left: &mut Left<K, V>) {
         let weight = held.weight;
         if let Some(before) = self.map.push(key, held) {
             self.bytes -= before.1.weight;
@@ -69,7 +69,8 @@ impl<K: Hash + Eq + Send, V: Send + Sync> Replacement<K, V> for LeastRecent<K, V
             if self.map.len() < 2 || !self.map.peek_lru().is_some_and(|(_, held)| held.entry.has_expired_at(now)) {
                 break;
             }
-            left.extend(self.pop());
+            let Some(last) = self.pop() else { break };
+            left.push(last);
         }
     }
 

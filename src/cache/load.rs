@@ -249,8 +249,11 @@ where
         };
         let now = time::now();
         let times = Times::new(began, now, ttl.unwrap_or_default(), max_stale);
-        let entry = Entry::provisional(Content::Value(response), times, self.flight.generation, keep.tags.into())
-            .with_far(seen, self.state.store.near_ttl(), now);
+        let entry = Entry::provisional(Content::Value(response), times, self.flight.generation, keep.tags).with_far(
+            seen,
+            self.state.store.near_ttl(),
+            now,
+        );
         if gives_way {
             self.pause();
             self.report(self.failed(outcome));
@@ -281,7 +284,7 @@ where
         if let Some(ttl) = life::ttl(outcome, Span::OfSettings, &self.state.settings, uniform()) {
             let times = Times::new(began, time::now(), ttl, std::time::Duration::ZERO);
             let content = Content::Failure(Box::new(failure.clone()));
-            let entry = Entry::provisional(content, times, self.flight.generation, [].into());
+            let entry = Entry::provisional(content, times, self.flight.generation, []);
             // Failures stay in this process.
             drop(self.state.store(&self.key, &self.flight, &entry));
         }

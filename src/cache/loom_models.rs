@@ -41,7 +41,7 @@ fn begin(state: &Tested) -> Arc<Flight<u32>> {
 fn loaded(value: u32, flight: &Flight<u32>, tag: Option<&str>) -> Entry<u32> {
     let now = time::now();
     let tags: Vec<Box<str>> = tag.into_iter().map(Box::from).collect();
-    Entry::provisional(Content::Value(value), Times::new(now, now, TTL, TTL), flight.generation, tags.into())
+    Entry::provisional(Content::Value(value), Times::new(now, now, TTL, TTL), flight.generation, tags)
 }
 
 fn end(state: &Tested, flight: &Arc<Flight<u32>>, value: u32, tag: Option<&str>) {

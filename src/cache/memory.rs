@@ -12,7 +12,7 @@ use super::{
     hashed::Hashed,
     least_recent::LeastRecent,
     policy::{CacheSettings, Room},
-    replacement::{Held, Replacement},
+    replacement::{Held, Left, Replacement},
     store::{Done, Nowhere, Put, Store, Usage, nowhere},
 };
 use crate::{error::ConfigError, sync::Mutex, time};
@@ -128,7 +128,7 @@ where
         let mut put = Put { writing: Done, evicted: 0, expired: 0, too_large: false };
         let now = time::now();
         // Before the lock, so that they are dropped after it, whatever happens.
-        let (mut left, mut before, key) = (Vec::new(), None, Hashed { hash, key });
+        let (mut left, mut before, key) = (Left::default(), None, Hashed { hash, key });
         let mut shard = self.shard(hash).entries.lock();
         let look = Hashed { hash, key: &key.key };
         put.too_large = weight > shard.heaviest();
@@ -140,13 +140,15 @@ where
             before = Some(held.entry.clone());
         }
         if put.too_large {
-            left.extend(shard.take(&look));
+            if let Some(gone) = shard.take(&look) {
+                left.push(gone);
+            }
             drop(shard);
             return put;
         }
         shard.put(key, Held { entry, weight }, now, &mut left);
         drop(shard);
-        for (_, Held { entry, .. }) in &left {
+        for Held { entry, .. } in left.iter() {
             if !before.as_ref().is_some_and(|before| entry.is(before)) {
                 *if entry.has_expired_at(now) { &mut put.expired } else { &mut put.evicted } += 1;
             }

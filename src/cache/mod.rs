@@ -214,5 +214,5 @@ pub use self::{
 pub(crate) use self::{
     hashed::{BuildAsItIs, Hashed, Look},
     policy::Room,
-    replacement::{Held, Replacement},
+    replacement::{Held, Left, Replacement},
 };

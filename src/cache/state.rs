@@ -12,7 +12,6 @@ use super::{
     entry::{Content, Entry, Failure},
     flight::{Flight, Landed, Place},
     hashed::{BuildAsItIs, Hashed, Look as LookAt},
-    keep::Tags,
     life::{Life, Times},
     policy::CacheSettings,
     stats::{CacheStats, Counts, add},
@@ -81,7 +80,6 @@ where
         })
     }
 
-    /// The entry of a key that is not gone.
     /// The entry, unless it was invalidated.
     #[inline]
     fn spared(&self, key: &K, entry: Entry<V>) -> Option<Entry<V>> {
@@ -269,7 +267,13 @@ where
         self.flights.lock().remove_entry(&hashed as &dyn LookAt<K>)
     }
 
-    pub(super) fn put(&self, key: K, value: V, (ttl, max_stale): (Duration, Duration), tags: Tags) -> St::Writing {
+    pub(super) fn put(
+        &self,
+        key: K,
+        value: V,
+        (ttl, max_stale): (Duration, Duration),
+        tags: Vec<Box<str>>,
+    ) -> St::Writing {
         let _left = self.void(&key);
         let now = time::now();
         let times = Times::new(now, now, ttl, max_stale);

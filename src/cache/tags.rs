@@ -92,7 +92,7 @@ mod tests {
             created: time::now(),
             stored: time::now(),
         };
-        let entry = Entry::provisional(Content::Value(()), times, 7, ["0".into()].into());
+        let entry = Entry::provisional(Content::Value(()), times, 7, ["0".into()]);
         assert!(!marks.spare(&entry));
         // Numbered before, and here after.
         marks.mark("late", 5);

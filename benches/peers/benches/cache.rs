@@ -134,6 +134,20 @@ impl Plain for Timed {
     }
 }
 
+/// What no ttl can do without, over the same map: a reading of the clock.
+struct TimedLru(Mutex<LruCache<u64, u64>>, quanta::Clock);
+
+impl Plain for TimedLru {
+    fn get(&self, key: u64) -> Option<u64> {
+        let value = self.0.get(key)?;
+        (self.1.raw() > 0).then_some(value)
+    }
+
+    fn put(&self, key: u64, value: u64) {
+        Plain::put(&self.0, key, value);
+    }
+}
+
 /// What a hit costs our store, without what the cache makes of it: the life of an entry and the figures.
 fn stores() -> Vec<(&'static str, Shared)> {
     let store = || MemoryStore::try_new(SETTINGS).expect("there is room");
@@ -141,6 +155,7 @@ fn stores() -> Vec<(&'static str, Shared)> {
         ("buttress, the store alone", Arc::new(Store(store()))),
         ("buttress, the store and a ttl", Arc::new(Timed(store()))),
         ("buttress, the scan-resistant store alone", Arc::new(Store(scan_resistant()))),
+        ("Mutex<lru> and a clock", Arc::new(TimedLru(lru(), quanta::Clock::new()))),
     ]
 }
 
@@ -176,6 +191,7 @@ fn main() {
 
     bench.section("a hit through the layer: u64 key, Arc answer, ttl");
     let (ours, theirs) = layers(&mut bench, &usage);
+    floor(&mut bench);
     bench.gate("a hit through the layer: of tower-resilience's", ours, theirs, Bound::AtMost(0.35));
 
     bench.section("a hit: one hot key");
@@ -287,6 +303,18 @@ fn layers(bench: &mut Bench, usage: &Use) -> (CaseId, CaseId) {
     let theirs = bench.last();
     cloned.case(bench, "tower-resilience, a clone per call", &service);
     (id, theirs)
+}
+
+/// What a hit through a layer with a ttl cannot do without, over a map in a lock: a look, a copy of the answer, and a reading of the clock.
+fn floor(bench: &mut Bench) {
+    let (lru, clock) = (Mutex::new(LruCache::<u64, Page>::new(NonZeroUsize::MIN)), quanta::Clock::new());
+    lru.lock().expect("no panic").put(7, Arc::from(&b"a page"[..]));
+    bench.case("Mutex<lru> and a clock, without a layer", move |calls| {
+        (0..calls).for_each(|_| {
+            let page = lru.lock().expect("no panic").get(&black_box(7)).cloned();
+            black_box((page, clock.raw()));
+        });
+    });
 }
 
 fn large_keys(bench: &mut Bench) -> (CaseId, CaseId) {
