@@ -244,8 +244,11 @@ where
         let Put { evicted, expired, too_large, .. } = *put;
         if evicted > 0 || expired > 0 {
             let counts = self.counts.here();
-            add(&counts.evictions, evicted);
-            add(&counts.expirations, expired);
+            for (count, left) in [(&counts.evictions, evicted), (&counts.expirations, expired)] {
+                if left > 0 {
+                    add(count, left);
+                }
+            }
             self.events.emit(|| EventKind::Evicted { live: evicted, expired });
         }
         if too_large {
@@ -263,6 +266,10 @@ where
 
     /// Whoever waits for the load that is under way had come before, and gets it; it is not stored.
     fn void(&self, key: &K) -> Option<(Hashed<K>, Arc<Flight<V>>)> {
+        // Mostly nothing is being loaded, and then the key need not be hashed.
+        if self.flights.lock().is_empty() {
+            return None;
+        }
         let hashed = self.hashed(key);
         self.flights.lock().remove_entry(&hashed as &dyn LookAt<K>)
     }
@@ -277,12 +284,11 @@ where
         let _left = self.void(&key);
         let now = time::now();
         let times = Times::new(now, now, ttl, max_stale);
-        let entry = Entry::provisional(Content::Value(value), times, self.next_generation(), tags).with_far(
+        let entry = Entry::confirmed(Content::Value(value), times, self.next_generation(), tags).with_far(
             None,
             self.store.near_ttl(),
             now,
         );
-        entry.confirm();
         let put = self.store.put(key, entry);
         self.account(&put);
         put.writing
