@@ -124,6 +124,12 @@ impl Budget {
         self.deposit_at(thread_slot::index(), time::now());
     }
 
+    /// Counts a call that is being made, by a reading of this call if there is one.
+    #[inline]
+    pub(crate) fn deposit_about_now(&self) {
+        self.deposit_at(thread_slot::index(), time::noted_or_now());
+    }
+
     #[inline]
     fn deposit_at(&self, index: Option<usize>, now: Instant) {
         self.account.deposits.count(index, now);

@@ -5,6 +5,8 @@
 
 #[cfg(feature = "timeout")]
 mod alarm;
+#[cfg_attr(not(all(feature = "rate-limit", feature = "retry")), allow(dead_code))]
+mod noted;
 
 use std::{pin::Pin, sync::OnceLock, time::Duration};
 
@@ -12,6 +14,8 @@ use tokio::time::Sleep;
 
 #[cfg(feature = "timeout")]
 pub(crate) use alarm::Alarm;
+#[cfg_attr(not(all(feature = "rate-limit", feature = "retry")), allow(unused_imports))]
+pub(crate) use noted::{forget_noted, noted_or_now, now_noted};
 
 /// A point in time that fits an atomic: nanoseconds since 146 years before the first reading.
 ///

@@ -77,7 +77,7 @@ impl Limiter {
     /// Lets a call of this cost pass, or says how long it would have to wait.
     #[inline(always)]
     pub(super) fn take(&self, cost: u64) -> Result<(), Refused> {
-        self.take_at(time::now(), cost)
+        self.take_at(time::now_noted(), cost)
     }
 
     #[inline(always)]

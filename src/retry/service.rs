@@ -23,6 +23,7 @@ use crate::{
     address::Home,
     budget::{self, Budget, BudgetAddress},
     outcome::{Classify, ErrorsAreTransient},
+    time,
 };
 
 /// See the [module docs](crate::retry).
@@ -58,7 +59,7 @@ impl<S, C, R, K, D> Retry<S, C, R, K, D> {
     #[inline]
     fn deposit(&self) {
         if let Some(budget) = &self.shared.budget {
-            budget.deposit();
+            budget.deposit_about_now();
         }
     }
 
@@ -113,16 +114,19 @@ where
 
     #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
-        if let Some(budget) = self.budget
-            && !budget::is_entered(budget.id())
-        {
-            self.deposit();
+        let is_counted = self.budget.is_some_and(|budget| !budget::is_entered(budget.id()));
+        if is_counted {
+            time::forget_noted();
         }
         let copy = if self.may_retry { self.rules.resend.copy(&request) } else { None };
         let spare = self.spares.take(&self.inner);
         let entered = self.budget.map(|budget| budget::enter(budget.id()));
         let inner = self.inner.call(request);
         drop(entered);
+        // Before it is polled, and once somebody inside may have read the clock.
+        if is_counted {
+            self.deposit();
+        }
         let course = Course::new(self.settings, self.shared.link(), self.budget);
         ResponseFuture::new(inner, self.has_limit, copy, spare, self.rules.clone(), self.delays.clone(), course)
     }

@@ -3,6 +3,7 @@
 use super::*;
 use buttress::{
     Budget, BudgetSettings, Cost,
+    rate_limit::{Quota, RateLimitLayer, RateLimitSettings},
     retry::{RetryLayer, TimeoutsCostDouble},
     timeout::TimeoutLayer,
 };
@@ -68,6 +69,22 @@ async fn a_cancelled_retry_costs_only_what_has_begun() {
         let spent = budget.balance().spent.as_percent() - before.as_percent();
         assert_eq!(spent, u64::from(retries) * 100, "after {polls} polls");
     }
+}
+
+/// It is counted by the reading of a limiter inside it, and never by that of a call before it.
+#[tokio::test(start_paused = true)]
+async fn a_call_is_counted_when_it_is_made() {
+    let limited = RateLimitLayer::new(RateLimitSettings::token_bucket(Quota::per_second(1_000)));
+    let layer = RetryLayer::new(PLAIN.budget(TENTH));
+    let budget = layer.handle().budget().unwrap().clone();
+    let (up, _) = support::Probe::new();
+    layer.layer(limited.layer(up.clone())).oneshot(7).await.unwrap();
+    assert_eq!(budget.balance().calls, 1);
+
+    limited.layer(up.clone()).oneshot(7).await.unwrap();
+    tokio::time::advance(20 * SECOND).await;
+    layer.layer(up).oneshot(7).await.unwrap();
+    assert_eq!(budget.balance().calls, 1, "the first one is forgotten, and the last one is not");
 }
 
 #[tokio::test(start_paused = true)]
