@@ -114,10 +114,31 @@ fn with_recorder(bench: &mut Bench, recorder: &Arc<PrometheusRecorder>) {
         },
     );
     let macros = bench.last();
+    floor(bench, recorder);
     bench.gate("Prometheus: of the macros alone", ours, macros, Bound::AtMost(0.2));
     bench.gate("Prometheus: of a layer of them", ours, layer, Bound::AtMost(0.2));
     // Those of the recorder: blocks of samples.
     bench.gate_allocations_of("Prometheus: allocations of ours", ours, Bound::AtMost(0.02));
+}
+
+/// What none can do without who tells this recorder the same: its own handles, and two readings of the clock.
+fn floor(bench: &mut Bench, recorder: &Arc<PrometheusRecorder>) {
+    let (in_flight, requests, took) = metrics::with_local_recorder(&**recorder, || {
+        let labels = [("name", "floor"), ("outcome", "ok")];
+        let (gauge, counter) = (metrics::gauge!("in_flight", &labels), metrics::counter!("requests_total", &labels));
+        (gauge, counter, metrics::histogram!("duration_seconds", &labels))
+    });
+    let clock = quanta::Clock::new();
+    recorded_batch(bench, "handles and a clock alone", recorder, move |calls| {
+        plain(calls, |_| {
+            in_flight.increment(1.0);
+            let began = clock.raw();
+            let took_nanos = clock.delta_as_nanos(began, clock.raw());
+            in_flight.decrement(1.0);
+            requests.increment(1);
+            took.record(took_nanos as f64 / 1e9);
+        });
+    });
 }
 
 /// The whole stack.
