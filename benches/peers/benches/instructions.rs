@@ -37,9 +37,10 @@ const WANTED: u64 = 320;
 const LIMIT: Duration = Duration::from_secs(30);
 const ENDLESS: Quota = Quota::per_second(1_000_000_000);
 
-const ROWS: [Row; 7] = [
+const ROWS: [Row; 8] = [
     ("the whole stack, with RED", |calls| drive(RedLayer::new("stack").layer(stack()), calls)),
     ("the stack without RED", |calls| drive(stack(), calls)),
+    ("RED", |calls| drive(RedLayer::new("client").layer(client()), calls)),
     ("retry", |calls| drive(RetryLayer::new(RetrySettings::new()).layer(client()), calls)),
     ("circuit breaker", |calls| drive(breaker().layer(client()), calls)),
     ("rate limit", |calls| drive(limiter().layer(client()), calls)),
