@@ -89,12 +89,7 @@ impl<K: Hash> Words<K> {
     /// Changes the word of this key if it has one, and answers what it was.
     pub(crate) fn change_known(&self, key: &K, to: impl Fn(u64) -> u64 + Copy) -> Option<u64> {
         let (hash, shard) = self.find(key);
-        let to = |word| Ok::<_, Infallible>(to(word));
-        let changed = shard.change(hash, to).or_else(|| {
-            let _held = shard.table.lock();
-            shard.change(hash, to)
-        });
-        changed.map(|Ok((before, _))| before)
+        shard.change_known(hash, |word| Ok(to(word))).map(|Ok((before, _))| before)
     }
 
     /// Whether there is a place for this key, which has none. Who is idle and in its way leaves, as when it comes.
@@ -143,6 +138,18 @@ impl Shard {
         let doublings = self.doublings.load(Ordering::Acquire);
         let [first, second] = places(hash, doublings);
         self.line(first, doublings)?.change(hash, to).or_else(|| self.line(second, doublings)?.change(hash, to))
+    }
+
+    /// Who is being moved is found under the lock.
+    fn change_known(
+        &self,
+        hash: u64,
+        to: impl Fn(u64) -> Result<u64, Infallible> + Copy,
+    ) -> Option<Result<(u64, u64), Infallible>> {
+        self.change(hash, to).or_else(|| {
+            let _held = self.table.lock();
+            self.change(hash, to)
+        })
     }
 
     /// The line of this number: an odd one has come with the last doubling, and an even one was that of half its number before.

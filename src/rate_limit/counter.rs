@@ -64,12 +64,12 @@ impl Counter {
     #[inline(always)]
     pub(super) fn pass(&self, now: u64, cost: u64) -> bool {
         let read = |field: &AtomicU64| field.load(Ordering::Relaxed);
-        let (units, period) = (read(&self.rate.units).min(LARGEST_COUNT), read(&self.rate.period));
+        let (units, period) = (read(&self.rate.units), read(&self.rate.period));
         if now < read(&self.paused_until) {
             return false;
         }
         let Seen { word, counter, .. } = self.see();
-        // In place: all that is in a window is no more than a count may be.
+        // In place: all that is in a window is no more than the units, and these are no more than a count may be.
         counter.fits_at_once(units, period, now, cost)
             && self.word.compare_exchange_weak(word, word + cost, Ordering::Release, Ordering::Relaxed).is_ok()
     }

@@ -66,18 +66,34 @@ impl<K: Hash> Buckets<K> {
             key,
             move |full_at| full_at <= now,
             move |full_at| match token_bucket::take_at_once(whole, full_at, now, time) {
-                Some(taken) => taken,
-                None => token_bucket::take(whole, self.rebased(whole, full_at, now).unwrap_or(full_at), now, time),
+                Some(taken) => taken.map_err(|wait| (wait, false)),
+                None => {
+                    let rebased = self.rebased(whole, full_at, now);
+                    let taken = token_bucket::take(whole, rebased.unwrap_or(full_at), now, time);
+                    taken.map_err(|wait| (wait, rebased.is_some()))
+                }
             },
         );
         match taken {
             Some(Ok(changed)) => Ok(near.map_or(0, |ratio| self.crossed(now, changed, ratio))),
-            Some(Err(wait)) => Err(Refused { wait, limit: 0 }),
+            Some(Err((wait, is_put_back))) => {
+                if is_put_back {
+                    self.put_back(key, whole, now);
+                }
+                Err(Refused { wait, limit: 0 })
+            }
             None => {
                 self.homeless.one_more(events);
                 self.others.take(now, cost, near)
             }
         }
+    }
+
+    /// A clock that was put back is to be remembered, or each refusal would begin the wait anew.
+    #[cold]
+    #[inline(never)]
+    fn put_back(&self, key: &K, whole: u64, now: u64) {
+        self.words.change_known(key, |full_at| self.rebased(whole, full_at, now).unwrap_or(full_at));
     }
 
     #[cold]
@@ -186,5 +202,34 @@ impl<K: Hash> Buckets<K> {
     #[inline]
     fn rebased(&self, whole: u64, full_at: u64, now: u64) -> Option<u64> {
         token_bucket::rebased(whole, full_at, now, || self.horizon.load(Ordering::Acquire))
+    }
+}
+
+#[cfg(all(test, not(buttress_loom)))]
+mod tests {
+    use super::*;
+    use crate::{event::Pattern, rate_limit::policy::RateLimitSettings};
+
+    const SECOND: u64 = 1_000_000_000;
+    const LATER: u64 = 1 << 62;
+
+    #[test]
+    fn a_clock_that_was_put_back_makes_no_key_wait_for_it() {
+        let limits = RateLimitSettings::token_bucket(Quota::per_second(1)).check().unwrap();
+        let (buckets, events) = (Buckets::new(&limits[0], 10), Events::keyed(Pattern::RateLimit, "back"));
+        let take = |key, now| buckets.take(&key, now, 1, None, &events).map_err(|refused| refused.wait);
+        let earlier = LATER - 1_000_000 * SECOND;
+        for key in [1, 2] {
+            assert_eq!(take(key, LATER), Ok(0));
+        }
+        // It is empty, and fills from the first call that is refused.
+        assert_eq!(buckets.decisions(&1, earlier, 1).tightest().retry_after, Some(std::time::Duration::from_secs(1)));
+        for key in [1, 2] {
+            assert_eq!([0, SECOND - 1].map(|since| take(key, earlier + since)), [Err(SECOND), Err(1)]);
+            assert_eq!(take(key, earlier + SECOND), Ok(0));
+        }
+        buckets.drain(&1, LATER, &events);
+        buckets.drain(&1, earlier, &events);
+        assert_eq!(take(1, earlier + SECOND), Ok(0));
     }
 }

@@ -49,23 +49,45 @@ fn who_is_called_while_the_table_doubles_is_counted() {
     });
 }
 
+/// In its second line, though there is a place in its first.
+fn away_from_home(hash: u64) -> Arc<Shard> {
+    let shard = Shard::new(10);
+    assert!(shard.grow(0));
+    assert_eq!(places(hash, 1), [0, 1]);
+    assert!(shard.line(1, 1).unwrap().put(hash, NOW + 1));
+    shard.table.lock().len = 1;
+    Arc::new(shard)
+}
+
+fn settle(shard: &Arc<Shard>) -> thread::JoinHandle<()> {
+    let shard = Arc::clone(shard);
+    thread::spawn(move || {
+        let _held = shard.table.lock();
+        shard.settle(1);
+    })
+}
+
 #[test]
 fn who_is_called_on_the_way_to_its_first_line_is_counted() {
     loom::model(|| {
-        let shard = Arc::new(Shard::new(10));
-        assert!(shard.grow(0));
         let hash = 1 << 31;
-        assert_eq!(places(hash, 1), [0, 1]);
-        assert!(shard.line(1, 1).unwrap().put(hash, NOW + 1));
-        shard.table.lock().len = 1;
-        let other = Arc::clone(&shard);
-        let settling = thread::spawn(move || {
-            let _held = other.table.lock();
-            other.settle(1);
-        });
+        let shard = away_from_home(hash);
+        let settling = settle(&shard);
         assert!(call(&shard, hash));
         settling.join().unwrap();
         assert_eq!((word(&shard, hash), shard.table.lock().len), (Some(NOW + 2), 1));
         assert_eq!([0, 1].map(|index| shard.line(index, 1).unwrap().owner(0)), [hash, NOBODY]);
+    });
+}
+
+#[test]
+fn what_is_given_back_on_the_way_to_the_first_line_is_not_lost() {
+    loom::model(|| {
+        let hash = 1 << 31;
+        let shard = away_from_home(hash);
+        let settling = settle(&shard);
+        assert_eq!(shard.change_known(hash, |word| Ok(word - 1)), Some(Ok((NOW + 1, NOW))));
+        settling.join().unwrap();
+        assert_eq!(word(&shard, hash), Some(NOW));
     });
 }

@@ -30,7 +30,7 @@ fn a_word_is_changed_in_place() {
 fn what_is_refused_changes_nothing() {
     let words = Words::new(10);
     let refuse = |word| words.change(&1_u64, |_| false, |_| Err::<u64, u64>(word));
-    assert_eq!((refuse(7), words.len()), (Some(Err(7)), 0));
+    assert_eq!((refuse(7), words.len(), look(&words, 1)), (Some(Err(7)), 0, None));
     put(&words, 1, 5);
     assert_eq!((refuse(8), look(&words, 1)), (Some(Err(8)), Some(5)));
 }
