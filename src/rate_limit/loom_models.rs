@@ -1,4 +1,4 @@
-//! The compare-and-swap of a bucket, in every order: `RUSTFLAGS="--cfg buttress_loom" cargo test --lib loom`.
+//! The compare-and-swap of a bucket and of a counter, in every order: `RUSTFLAGS="--cfg buttress_loom" cargo test --lib loom`.
 
 use loom::thread;
 
@@ -82,4 +82,19 @@ fn a_cancelled_booking_takes_nothing_of_a_later_one() {
         assert_eq!(next, second.wait + SECOND / 2);
         assert!(second.wait == SECOND / 2 || second.wait == SECOND);
     });
+}
+
+/// The first attempt of one against that of the other, within a window and over its edge.
+#[test]
+fn the_last_unit_of_a_counter_is_taken_once() {
+    for now in [10 * SECOND, 11 * SECOND + SECOND / 2] {
+        loom::model(move || {
+            let settings = RateLimitSettings::sliding_counter(Quota::per_second(2));
+            let limiter = Limiter::share(settings).unwrap();
+            assert!(limiter.take_at(at(10 * SECOND), 1).is_ok());
+            // Half of the window before counts for half a unit.
+            assert_eq!(passed(&limiter, [now, now]), 1);
+            assert!(limiter.take_at(at(now), 1).is_err());
+        });
+    }
 }

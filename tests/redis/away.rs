@@ -98,6 +98,20 @@ async fn after_kill_and_restart_the_limit_is_shared_again() {
     }
 }
 
+#[tokio::test]
+async fn what_redis_refused_passes_without_it_if_that_is_the_policy() {
+    let mut server = Server::start().await;
+    let limits = limits(&server.url(), 1, Unavailable::Open);
+    assert_eq!(admitted(&limits, "user", 3).await, 1);
+    assert!(matches!(limits.take(&"user".to_owned(), 1), Taken::Now(Err(_))), "the refusal is remembered");
+    server.kill();
+    // Somebody else finds out.
+    while !limits.is_away() {
+        let _ = take(&limits, "other", 1).await;
+    }
+    assert_eq!(admitted(&limits, "user", 3).await, 3);
+}
+
 /// aisix_1147_fail_open_that_hangs, langfuse_12574
 #[tokio::test]
 async fn a_server_that_hangs_holds_a_few_calls_for_the_deadline_and_the_rest_not_at_all() {
