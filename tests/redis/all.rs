@@ -159,6 +159,27 @@ async fn a_call_that_is_dropped_midway_leaves_the_lease_whole() {
     assert!(paid(&server).await <= 30);
 }
 
+/// It passes without an answer for its key, so nobody else may have its unit of all.
+#[tokio::test]
+async fn what_a_lease_has_paid_for_a_call_that_redis_does_not_answer_stays_paid() {
+    let server = Server::start().await;
+    let short = LeaseSettings::new(10).life(Duration::from_secs(1));
+    let settings = BOTH.and_all_leased(ALL, short).unavailable(Unavailable::Open);
+    let limits = RedisLimits::<String>::try_with(&lanes(&server.url(), QUICK), settings).unwrap();
+    let mut calls = 0;
+    until("a batch is there, and pays", async || {
+        let before = paid(&server).await;
+        calls += 1;
+        assert_eq!(take(&limits, "first", 1).await, Ok(()));
+        before >= 10 && paid(&server).await == before
+    })
+    .await;
+    server.signal("STOP");
+    assert_eq!(take(&limits, "a", 1).await, Ok(()));
+    server.signal("CONT");
+    until("the rest is given back", async || paid(&server).await == calls + 1).await;
+}
+
 #[test]
 fn what_cannot_work_says_so() {
     let single = lanes("redis://localhost", PATIENT);
