@@ -221,28 +221,8 @@ impl<V> Entry<V> {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// One that nobody is answered with until it is [confirmed](Self::confirm).
+    /// Nobody is answered with it until it is [confirmed](Self::confirm).
     pub(super) fn provisional(
-        content: Content<V>,
-        times: Times,
-        generation: u64,
-        tags: impl AsRef<[Box<str>]> + Into<Tags>,
-    ) -> Self {
-        Self::standing(PROVISIONAL, content, times, generation, tags)
-    }
-
-    /// One of which that is known already.
-    pub(super) fn confirmed(
-        content: Content<V>,
-        times: Times,
-        generation: u64,
-        tags: impl AsRef<[Box<str>]> + Into<Tags>,
-    ) -> Self {
-        Self::standing(CONFIRMED, content, times, generation, tags)
-    }
-
-    fn standing(
-        standing: u64,
         content: Content<V>,
         times: Times,
         generation: u64,
@@ -251,7 +231,7 @@ impl<V> Entry<V> {
         let has_tags = !tags.as_ref().is_empty();
         let tagged = has_tags.then(|| Box::new(Tagged { tags: tags.into(), outlived: AtomicU64::new(0) }));
         Self(Arc::new(Kept {
-            standing: AtomicU64::new(standing),
+            standing: AtomicU64::new(PROVISIONAL),
             tagged,
             times,
             content,

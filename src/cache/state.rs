@@ -284,11 +284,12 @@ where
         let _left = self.void(&key);
         let now = time::now();
         let times = Times::new(now, now, ttl, max_stale);
-        let entry = Entry::confirmed(Content::Value(value), times, self.next_generation(), tags).with_far(
+        let entry = Entry::provisional(Content::Value(value), times, self.next_generation(), tags).with_far(
             None,
             self.store.near_ttl(),
             now,
         );
+        entry.confirm();
         let put = self.store.put(key, entry);
         self.account(&put);
         put.writing

@@ -1,7 +1,7 @@
 //! The reading of the clock that was last taken on this thread, for who only wants to know about when a call was made.
 //!
-//! A reading costs as much as ten steps of a call. Who counts a call in a slot of a second does so once the inner `call` has returned, by the reading of
-//! whoever needed one inside: a limiter, which takes its own, because whatever is around it may have taken its time.
+//! A reading is among the dearest steps of a call. Who counts calls in slots of a window does so once the inner `call` has returned, by the reading of whoever
+//! needed one inside: a limiter, which takes its own, because whatever is around it may have taken its time.
 
 use std::cell::Cell;
 

@@ -105,10 +105,11 @@ async fn what_redis_refused_passes_without_it_if_that_is_the_policy() {
     assert_eq!(admitted(&limits, "user", 3).await, 1);
     assert!(matches!(limits.take(&"user".to_owned(), 1), Taken::Now(Err(_))), "the refusal is remembered");
     server.kill();
-    // Somebody else finds out.
-    while !limits.is_away() {
+    until("somebody else finds out", async || {
         let _ = take(&limits, "other", 1).await;
-    }
+        limits.is_away()
+    })
+    .await;
     assert_eq!(admitted(&limits, "user", 3).await, 3);
 }
 

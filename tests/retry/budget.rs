@@ -7,8 +7,8 @@ use buttress::{
     retry::{RetryLayer, TimeoutsCostDouble},
     timeout::TimeoutLayer,
 };
-use futures::future::join_all;
-use tower::{Layer, ServiceBuilder, ServiceExt};
+use futures::{FutureExt, future::join_all};
+use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 
 /// One retry for ten calls, and none for nothing.
 const TENTH: BudgetSettings = BudgetSettings::new().ratio(0.1).per_second(0);
@@ -71,7 +71,7 @@ async fn a_cancelled_retry_costs_only_what_has_begun() {
     }
 }
 
-/// It is counted by the reading of a limiter inside it, and never by that of a call before it.
+/// And not by the reading of the clock that a call before it took.
 #[tokio::test(start_paused = true)]
 async fn a_call_is_counted_when_it_is_made() {
     let limited = RateLimitLayer::new(RateLimitSettings::token_bucket(Quota::per_second(1_000)));
@@ -85,6 +85,23 @@ async fn a_call_is_counted_when_it_is_made() {
     tokio::time::advance(20 * SECOND).await;
     layer.layer(up).oneshot(7).await.unwrap();
     assert_eq!(budget.balance().calls, 1, "the first one is forgotten, and the last one is not");
+}
+
+/// Time passes within the very call, after the limiter has read the clock.
+#[tokio::test(start_paused = true)]
+async fn a_call_is_counted_by_the_reading_of_the_limiter_inside_it() {
+    let limited = RateLimitLayer::new(RateLimitSettings::token_bucket(Quota::per_second(1_000)));
+    let layer = RetryLayer::new(PLAIN.budget(TENTH));
+    let budget = layer.handle().budget().unwrap().clone();
+    let slow = service_fn(|_: u32| {
+        tokio::time::advance(6 * SECOND).now_or_never();
+        std::future::ready(Ok::<_, AppError>(()))
+    });
+    layer.layer(limited.layer(slow)).oneshot(7).await.unwrap();
+    tokio::time::advance(3 * SECOND).await;
+    assert_eq!(budget.balance().calls, 1);
+    tokio::time::advance(2 * SECOND).await;
+    assert_eq!(budget.balance().calls, 0, "the limiter was asked eleven seconds ago, of a window of ten");
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,7 +18,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use buttress::rate_limit::{
@@ -102,6 +102,7 @@ fn main() {
         keyed(&mut bench, "per key, 1,000,000 keys", 1_000_000),
     ];
     bytes_per_key(&mut bench);
+    longest_wait(&mut bench);
 
     bench.gate("token bucket: of governor's", direct, governor, Bound::AtMost(1.05));
     bench.gate("token bucket, the whole layer: of tower's", layer, tower, Bound::AtMost(1.0));
@@ -199,6 +200,27 @@ fn bytes_per_key(bench: &mut Bench) {
     bench.remark(
         "bytes a key, of a million keys of 8 bytes: ours, governor's, and the ratio, which is to be at most 1.5".into(),
         format!("{ours:.1}, {theirs:.1}, {:.2}", ours / theirs),
+    );
+}
+
+/// How long the unluckiest of a million newcomers waits: for its table to grow.
+fn longest_wait(bench: &mut Bench) {
+    let longest = |come: &dyn Fn(u64) -> bool| {
+        let waits = (0..1_000_000).map(|key| {
+            let began = Instant::now();
+            assert!(come(key));
+            began.elapsed()
+        });
+        waits.max().unwrap_or_default()
+    };
+    let settings = RateLimitSettings::token_bucket(Quota::per_day(5)).max_keys(2_000_000);
+    let handle = KeyedRateLimitHandle::try_new(settings).expect("the settings work");
+    let ours = longest(&|key| handle.try_acquire(&key, 1).is_ok());
+    let limiter: DefaultKeyedRateLimiter<u64> = RateLimiter::keyed(governor::Quota::per_hour(NonZeroU32::MIN));
+    let theirs = longest(&|key| limiter.check_key(&key).is_ok());
+    bench.remark(
+        "the longest that one of a million new keys waits, while tables grow: ours, governor's".into(),
+        format!("{ours:.1?}, {theirs:.1?}"),
     );
 }
 
