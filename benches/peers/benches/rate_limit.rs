@@ -18,7 +18,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use buttress::rate_limit::{
@@ -207,7 +207,7 @@ fn bytes_per_key(bench: &mut Bench) {
 fn longest_wait(bench: &mut Bench) {
     let longest = |come: &dyn Fn(u64) -> bool| {
         let waits = (0..1_000_000).map(|key| {
-            let began = Instant::now();
+            let began = quanta::Instant::now();
             assert!(come(key));
             began.elapsed()
         });
