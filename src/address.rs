@@ -266,10 +266,10 @@ impl<T: Resident> Address<T> {
         value?.downcast().ok()
     }
 
-    /// The same for all addresses of one place, and never 0.
+    /// The same for all addresses of one home, and no other's. Never 0.
     #[inline]
     pub(crate) const fn id(self) -> u64 {
-        (self.number.get() >> 32) + 1
+        self.number.get()
     }
 }
 

@@ -127,7 +127,17 @@ impl Budget {
     /// Counts a call that is being made, by a reading of this call if there is one.
     #[inline]
     pub(crate) fn deposit_about_now(&self) {
-        self.deposit_at(thread_slot::index(), time::noted_or_now());
+        let now = time::noted_or_now();
+        if !self.account.deposits.count_on(thread_slot::known(), now) {
+            self.deposit_apart(now.as_nanos());
+        }
+    }
+
+    /// Has no way out but its end, so that who calls it while it holds a future need not keep that in memory for another.
+    #[cold]
+    #[inline(never)]
+    extern "C" fn deposit_apart(&self, now: u64) {
+        self.deposit_at(thread_slot::index(), Instant::from_nanos(now));
     }
 
     #[inline]

@@ -30,6 +30,12 @@ pub(crate) fn index() -> Option<usize> {
     if mine < THREADS { Some(mine) } else { claim() }
 }
 
+/// As [`index`], for who does without where that is not known yet: then it is [`THREADS`] or more.
+#[inline]
+pub(crate) fn known() -> usize {
+    MINE.get()
+}
+
 #[cold]
 #[inline(never)]
 fn claim() -> Option<usize> {

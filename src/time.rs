@@ -7,6 +7,8 @@
 mod alarm;
 #[cfg_attr(not(all(feature = "rate-limit", feature = "retry")), allow(dead_code))]
 mod noted;
+#[cfg(any(test, feature = "quanta"))]
+mod scale;
 
 use std::{pin::Pin, sync::OnceLock, time::Duration};
 
@@ -61,18 +63,19 @@ pub(crate) const fn nanos(length: Duration) -> u64 {
 #[cfg(feature = "quanta")]
 #[inline]
 pub(crate) fn now() -> Instant {
-    static CLOCK: OnceLock<(quanta::Clock, u64)> = OnceLock::new();
-    let (clock, first) = CLOCK.get_or_init(|| {
+    static CLOCK: OnceLock<(quanta::Clock, u64, scale::Scale)> = OnceLock::new();
+    let (clock, first, scale) = CLOCK.get_or_init(|| {
         let clock = quanta::Clock::new();
+        let scale = scale::Scale::of(|ticks| clock.delta_as_nanos(0, ticks));
         let first = clock.raw();
-        (clock, first)
+        (clock, first, scale)
     });
     let now = clock.raw();
     Instant(if now >= *first {
-        LEAD.saturating_add(clock.delta_as_nanos(*first, now))
+        LEAD.saturating_add(scale.nanos(now - first))
     } else {
         // Another core's counter may stand behind.
-        LEAD.saturating_sub(clock.delta_as_nanos(now, *first))
+        LEAD.saturating_sub(scale.nanos(first - now))
     })
 }
 

@@ -77,6 +77,19 @@ impl Deposits {
         }
     }
 
+    /// As [`count`](Self::count), where the present slot of this thread goes on. Whether it does.
+    #[inline]
+    pub(super) fn count_on(&self, index: usize, now: Instant) -> bool {
+        if let Some(counter) = self.counters[..THREADS].get(index).and_then(OnceLock::get)
+            && now.as_nanos() < counter.ends.load(Ordering::Relaxed)
+            && let Some(slot) = counter.slots.get(counter.place.load(Ordering::Relaxed) as usize)
+        {
+            slot.count();
+            return true;
+        }
+        false
+    }
+
     #[inline]
     fn count_as(&self, index: usize, now: Instant) {
         let counter = match self.counters[index].get() {

@@ -9,6 +9,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
+use crate::thread_slot::THREADS;
 
 type S = BudgetSettings;
 
@@ -42,6 +43,20 @@ fn tower_857_a_ratio_of_0_6_allows_60_percent() {
             assert_eq!(retries, calls * per_mille / 1_000 + u64::from(floor) * 10, "{per_mille} {calls}");
         }
     }
+}
+
+/// The short way counts only where the long one would do nothing else.
+#[test]
+fn a_call_is_counted_the_short_way_only_while_its_threads_slot_goes_on() {
+    let deposits = Deposits::new(10);
+    assert!(!deposits.count_on(0, at(0)), "this thread has not counted yet");
+    deposits.count(Some(0), at(0));
+    assert!(deposits.count_on(0, at(0)));
+    assert!(!deposits.count_on(0, at(1)), "the next slot has begun");
+    assert!(!deposits.count_on(1, at(0)) && !deposits.count_on(usize::MAX, at(0)), "others have not");
+    deposits.count(None, at(0));
+    assert!(!deposits.count_on(THREADS, at(0)), "that one is for who holds its lock");
+    assert_eq!(deposits.calls(deposits.present(at(0))), 3);
 }
 
 #[test]

@@ -31,24 +31,21 @@ impl<S> Spares<S> {
 }
 
 impl<S: Clone> Spares<S> {
+    /// A reference, for a service with a destructor.
     #[inline]
-    pub(super) fn take(&self, inner: &S) -> Spare<S> {
+    pub(super) fn refer(&self, inner: &S) -> Shared<Kept<S>> {
         match &self.0 {
-            // What is known when it is compiled costs nothing when it runs.
-            Some(kept) if needs_drop::<S>() => {
-                if kept.get().is_none() {
-                    Self::keep(kept, inner);
-                }
-                Spare::Kept(kept.clone())
-            }
-            _ => Spare::Copied(inner.clone()),
+            Some(kept) if kept.get().is_some() => kept.clone(),
+            _ => self.keep(inner),
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn keep(kept: &Kept<S>, inner: &S) {
+    fn keep(&self, inner: &S) -> Shared<Kept<S>> {
+        let kept = self.0.clone().unwrap_or_else(|| Shared::new(OnceLock::new()));
         kept.get_or_init(|| Mutex::new(inner.clone()));
+        kept
     }
 }
 
