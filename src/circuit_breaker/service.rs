@@ -154,10 +154,11 @@ where
     #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         if let Latch::Undecided = self.latch
-            && let Some(permit) = self.circuit.pass()
+            && let Some(word) = self.circuit.pass()
         {
-            let calling = Calling(permit);
-            return ResponseFuture::called(self.inner.call(request), calling.end(), self.classify.clone());
+            let classify = self.classify.clone();
+            let calling = Calling(self.circuit.permit(word));
+            return ResponseFuture::called(self.inner.call(request), calling.end_anew(&self.circuit, word), classify);
         }
         self.call_decided(request)
     }
