@@ -124,25 +124,14 @@ impl Budget {
         self.deposit_at(thread_slot::index(), time::now());
     }
 
-    /// Counts a call that is being made, by a reading of this call if there is one.
-    #[inline]
-    pub(crate) fn deposit_about_now(&self) {
-        let now = time::noted_or_now();
-        if !self.account.deposits.count_on(thread_slot::known(), now) {
-            self.deposit_apart(now.as_nanos());
-        }
-    }
-
-    /// Has no way out but its end, so that who calls it while it holds a future need not keep that in memory for another.
-    #[cold]
-    #[inline(never)]
-    extern "C" fn deposit_apart(&self, now: u64) {
-        self.deposit_at(thread_slot::index(), Instant::from_nanos(now));
-    }
-
     #[inline]
     fn deposit_at(&self, index: Option<usize>, now: Instant) {
         self.account.deposits.count(index, now);
+    }
+
+    #[inline]
+    pub(crate) fn account(&self) -> &Account {
+        &self.account
     }
 
     /// Pays for a retry, or `None` if it is not to be sent. A cost of zero is always granted.
@@ -211,6 +200,22 @@ impl Resident for Account {
 }
 
 impl Account {
+    /// Counts a call that is being made, by a reading of this call if there is one.
+    #[inline]
+    pub(crate) fn deposit_about_now(&self) {
+        let now = time::noted_or_now();
+        if !self.deposits.count_on(thread_slot::known(), now) {
+            self.deposit_apart(now.as_nanos());
+        }
+    }
+
+    /// Has no way out but its end, so that who calls it while it holds a future need not keep that in memory for another.
+    #[cold]
+    #[inline(never)]
+    extern "C" fn deposit_apart(&self, now: u64) {
+        self.deposits.count(thread_slot::index(), Instant::from_nanos(now));
+    }
+
     /// See [`Budget::withdraw`].
     pub(crate) fn withdraw(self: Arc<Self>, cost: Cost, now: Instant) -> Option<Withdrawal> {
         let slot = if cost == Cost::ZERO { 0 } else { self.take(cost, now)? };

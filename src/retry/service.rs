@@ -57,13 +57,6 @@ impl<S, C, R, K, D> Retry<S, C, R, K, D> {
         }
     }
 
-    #[inline]
-    fn deposit(&self) {
-        if let Some(budget) = &self.shared.budget {
-            budget.deposit_about_now();
-        }
-    }
-
     /// The handle of what all clones share.
     #[must_use]
     pub fn handle(&self) -> RetryHandle {
@@ -116,6 +109,8 @@ where
     #[inline(always)]
     fn call(&mut self, request: Req) -> Self::Future {
         let is_counted = self.budget.is_some_and(|budget| !budget::is_entered(budget.id()));
+        // The way to the counter is long, so it begins before what is inside has anything to wait for.
+        let account = if is_counted { self.shared.budget.as_ref().map(Budget::account) } else { None };
         if is_counted {
             time::forget_noted();
         }
@@ -126,8 +121,8 @@ where
         let inner = self.inner.call(request);
         drop(entered);
         // Before it is polled, and once somebody inside may have read the clock.
-        if is_counted {
-            self.deposit();
+        if let Some(account) = account {
+            account.deposit_about_now();
         }
         // Last, because a counted reference that is taken before the atomic steps inside costs more. In two ways, of which the compiler leaves one out:
         // a variable for either would be moved about with its room for a whole service.
