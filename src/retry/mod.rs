@@ -114,8 +114,8 @@
 //!
 //! # What it costs
 //!
-//! A call that succeeds at once copies the request, reads the clock for the budget, and has one reference counted if the inner service has a
-//! destructor, however many layers it has, and another one if there are listeners. Without a budget it reads no clock. `cargo bench` prints what that comes to. A call that fails allocates its
+//! A call that succeeds at once copies the request, reads the clock for the budget, and has one reference counted if the inner service is more than a
+//! function, however many layers it has, and another one if there are listeners. Without a budget it reads no clock. `cargo bench` prints what that comes to. A call that fails allocates its
 //! memory of that, and its timer.
 //!
 //! # Events and metrics

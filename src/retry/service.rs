@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    mem::needs_drop,
     task::{Context, Poll},
 };
 
@@ -124,15 +123,13 @@ where
         if let Some(account) = account {
             account.deposit_about_now();
         }
-        // Last, because a counted reference that is taken before the atomic steps inside costs more. In two ways, of which the compiler leaves one out:
-        // a variable for either would be moved about with its room for a whole service.
-        if needs_drop::<S>() {
-            let spare = Spare::Kept(self.spares.refer(&self.inner));
-            ResponseFuture::new(inner, self.has_limit, copy, spare, rules, delays, course)
+        // Last, because a counted reference that is taken before the atomic steps inside costs more.
+        let spare = if Spares::<S>::ARE_COPIES {
+            Spare::Copied(Box::new(self.inner.clone()))
         } else {
-            let spare = Spare::Copied(self.inner.clone());
-            ResponseFuture::new(inner, self.has_limit, copy, spare, rules, delays, course)
-        }
+            Spare::Kept(self.spares.refer(&self.inner))
+        };
+        ResponseFuture::new(inner, self.has_limit, copy, spare, rules, delays, course)
     }
 }
 

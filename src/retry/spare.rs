@@ -2,7 +2,7 @@
 //!
 //! The first attempt goes to the service that was polled ready. For a further one a clone is needed, but hardly any call comes to that, and a
 //! clone of a whole stack costs an allocation or a counted reference for each of its layers. So a call takes one reference to a spare, and
-//! clones that when it must. A service without a destructor holds no reference and no memory, so there a copy is cheaper still.
+//! clones that when it must. A service that is no more than a function takes no room and no time to copy, so there not even that is needed.
 
 use std::{
     mem::needs_drop,
@@ -14,9 +14,10 @@ use crate::shared::Shared;
 /// Of all clones of a retrying service.
 pub(super) struct Spares<S>(Option<Shared<Kept<S>>>);
 
-/// Of one call.
+/// Of one call: two words, however large the service is.
 pub(super) enum Spare<S> {
-    Copied(S),
+    /// A box of nothing takes no memory.
+    Copied(Box<S>),
     Kept(Shared<Kept<S>>),
 }
 
@@ -25,13 +26,16 @@ pub(super) enum Spare<S> {
 type Kept<S> = OnceLock<Mutex<S>>;
 
 impl<S> Spares<S> {
+    /// Whether the service is no more than a function: nothing to keep, and nothing to drop.
+    pub(super) const ARE_COPIES: bool = size_of::<S>() == 0 && !needs_drop::<S>();
+
     pub(super) fn new() -> Self {
-        Self(needs_drop::<S>().then(|| Shared::new(OnceLock::new())))
+        Self((!Self::ARE_COPIES).then(|| Shared::new(OnceLock::new())))
     }
 }
 
 impl<S: Clone> Spares<S> {
-    /// A reference, for a service with a destructor.
+    /// A reference, for a service that is more than a function.
     #[inline]
     pub(super) fn refer(&self, inner: &S) -> Shared<Kept<S>> {
         match &self.0 {
@@ -64,7 +68,7 @@ impl<S: Clone> Spare<S> {
     #[cold]
     pub(super) fn service(&self) -> S {
         match self {
-            Self::Copied(service) => service.clone(),
+            Self::Copied(service) => S::clone(service),
             Self::Kept(kept) => {
                 let kept = kept.get().expect("it was made before the first reference was handed out");
                 kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
