@@ -24,17 +24,19 @@ use buttress::{
 use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use tower::{Layer, ServiceExt, service_fn};
 
-/// Keeps every series in a map.
+/// Keeps every series in a map, the labels there were, and the last samples.
 #[derive(Default)]
-struct Kept(Mutex<BTreeMap<String, Arc<AtomicU64>>>, Mutex<Vec<String>>);
+struct Kept(Mutex<BTreeMap<String, Arc<AtomicU64>>>, Mutex<Vec<String>>, Arc<Mutex<[f64; 3]>>);
 
-/// Counts what is recorded.
-struct Samples(Arc<AtomicU64>);
+/// Counts what is recorded, and keeps it.
+struct Samples(Arc<AtomicU64>, Arc<Mutex<[f64; 3]>>);
 
 impl HistogramFn for Samples {
     fn record(&self, seconds: f64) {
         assert!((0.0..1e9).contains(&seconds));
         self.0.fetch_add(1, Ordering::SeqCst);
+        let [_, second, third] = *self.1.lock().unwrap();
+        *self.1.lock().unwrap() = [second, third, seconds];
     }
 }
 
@@ -78,7 +80,7 @@ impl Recorder for Kept {
         Gauge::from_arc(self.cell(MetricKind::Gauge, key))
     }
     fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
-        Histogram::from_arc(Arc::new(Samples(self.cell(MetricKind::Histogram, key))))
+        Histogram::from_arc(Arc::new(Samples(self.cell(MetricKind::Histogram, key), Arc::clone(&self.2))))
     }
 }
 
@@ -306,6 +308,23 @@ async fn whoever_stood_in_line_is_timed_whatever_became_of_it() {
     assert_eq!(timed(), 1, "it waits");
     drop(leaves);
     assert_eq!(timed(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn how_long_something_took_is_told_in_seconds() {
+    let recorder = Kept::default();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let client = service_fn(async |()| {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        Ok::<_, Error<std::fmt::Error>>(())
+    });
+    let limit = RateLimitLayer::new(RateLimitSettings::token_bucket(Quota::per_second(1).burst(1))).waiting();
+    let service = limit.layer(RedLayer::new("orders").layer(client));
+    let (first, second) = tokio::join!(service.clone().oneshot(()), service.clone().oneshot(()));
+    assert!(first.is_ok() && second.is_ok());
+    // A call, a wait, and a call; a timer may be a tick late.
+    let samples = *recorder.2.lock().unwrap();
+    assert!(samples.iter().zip([0.25, 1.0, 0.25]).all(|(is, wanted)| (is - wanted).abs() < 0.01), "{samples:?}");
 }
 
 /// What was served before a recorder came is not lost to it, and caches of one name add up.

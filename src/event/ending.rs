@@ -54,3 +54,16 @@ impl Ending {
         if self.0 < REJECTED { None } else { Some(Reason::NAMES[self.0 - REJECTED]) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_ending_has_its_labels() {
+        let labels: Vec<_> = Ending::all().map(|ending| (ending.as_str(), ending.reason())).collect();
+        let plain = ["ok", "error", "permanent", "ignored", "cancelled"].map(|outcome| (outcome, None));
+        let refused = Reason::NAMES.map(|reason| ("rejected", Some(reason)));
+        assert_eq!(labels, [&plain[..], &refused[..]].concat());
+    }
+}

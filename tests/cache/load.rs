@@ -319,6 +319,68 @@ fn a_load_that_is_cancelled_at_shutdown_is_an_answer() {
     assert_eq!(bench.handle.stats().in_flight, 0);
 }
 
+/// What a shutdown has cancelled may be begun anew, in another runtime.
+#[test]
+fn a_refresh_that_is_cancelled_at_shutdown_is_not_under_way_for_ever() {
+    let bench = Bench::new(BASE.stale_while_revalidate(1000 * SECOND));
+    let paused = || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let first = paused();
+    first.block_on(async {
+        assert_eq!(bench.says(1).await, (1, "stored"));
+        pass(20 * SECOND).await;
+        bench.dependency.then(Then::Hang);
+        assert_eq!(bench.says(1).await, (1, "stale: revalidating"));
+        settle().await;
+        assert_eq!(bench.dependency.calls(), 2);
+    });
+    drop(first);
+    paused().block_on(async {
+        pass(40 * SECOND).await;
+        bench.dependency.then(Then::Answer);
+        assert_eq!(bench.says(1).await, (1, "stale: revalidating"));
+        settle().await;
+        assert_eq!(bench.says(1).await, (3, "fresh"));
+    });
+}
+
+thread_local! {
+    static FALLS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// A key whose code panics when it is told to.
+#[derive(Clone, PartialEq, Eq)]
+struct Fickle(u32);
+
+impl std::hash::Hash for Fickle {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        assert!(!FALLS.get(), "told so");
+        self.0.hash(state);
+    }
+}
+
+#[test]
+fn a_cancelled_load_whose_key_panics_is_over_all_the_same() {
+    let (dependency, handle) = (Dependency::new(), CacheHandle::<Fickle, u32>::new(BASE));
+    let service = handle.layer(|ask: &Ask| Some(Fickle(ask.0))).layer(dependency.client());
+    dependency.then(Then::Hang);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let mut call = spawn(service.clone().oneshot(Ask(1)));
+    runtime.block_on(async {
+        assert!(call.poll().is_pending());
+        settle().await;
+    });
+    FALLS.set(true);
+    drop(runtime);
+    FALLS.set(false);
+    assert!(call.is_woken());
+    let Poll::Ready(Err(error)) = call.poll() else { panic!("it waits for ever") };
+    assert_eq!(error.as_rejected().unwrap().reason(), Reason::LoadFailed(LoadFailure::Cancelled));
+    dependency.then(Then::Answer);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    assert_eq!(runtime.block_on(service.oneshot(Ask(1))), Ok(2));
+    assert_eq!(handle.stats().in_flight, 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_hit_touches_no_breaker_below() {
     let bench = Bench::new(BASE);
