@@ -44,6 +44,23 @@ async fn an_early_load_that_fails_is_throttled_and_the_answer_stays_fresh() {
     assert_eq!(bench.dependency.calls(), 3);
 }
 
+/// Made before another one's load failed, and polled after it.
+#[tokio::test(start_paused = true)]
+async fn an_answer_stays_fresh_for_a_call_that_was_to_load_it_anew_and_came_late() {
+    let bench = Bench::new(BASE.early(Early::Ratio(0.5)).throttle(3 * SECOND));
+    bench.says(1).await;
+    bench.dependency.then(Then::Fail(AppError::Down));
+    pass(5 * SECOND).await;
+    let late = bench.service().call(Ask(1));
+    assert_eq!(bench.says(1).await, (1, "fresh"));
+    settle().await;
+    assert_eq!(bench.dependency.calls(), 2);
+    let (answer, status) = late.await.unwrap();
+    assert_eq!((answer, name(status)), (1, "fresh"));
+    settle().await;
+    assert_eq!(bench.dependency.calls(), 2, "it was throttled");
+}
+
 /// The chance is e^(-left/(beta * cost)), of Vattani's paper, and not what a popular tutorial says.
 #[tokio::test(start_paused = true)]
 async fn xfetch_draws_by_what_the_load_took_and_what_is_left() {

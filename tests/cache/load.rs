@@ -150,7 +150,11 @@ async fn who_waits_keeps_its_own_deadline_and_the_load_has_none() {
     // Who is late already begins nothing.
     let late = Deadline::after(Duration::ZERO).scope(bench.service().oneshot(Ask(2))).await;
     assert_eq!(reason(late), Reason::DeadlineExceeded);
+    settle().await;
     assert_eq!(bench.dependency.calls(), 1);
+    // Who has time enough is answered.
+    let early = Deadline::after(6 * SECOND).scope(bench.service().oneshot(Ask(3))).await;
+    assert_eq!(early.unwrap().0, 2);
 }
 
 #[tokio::test(start_paused = true)]
