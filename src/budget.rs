@@ -209,7 +209,8 @@ impl Account {
         }
     }
 
-    /// Has no way out but its end, so that who calls it while it holds a future need not keep that in memory for another.
+    /// Has no way out but its end (nothing in it panics; if it did, the process would end), so that who calls it while it holds a future need not keep that in
+    /// memory for another way out.
     #[cold]
     #[inline(never)]
     extern "C" fn deposit_apart(&self, now: u64) {

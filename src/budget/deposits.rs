@@ -80,7 +80,19 @@ impl Deposits {
     /// As [`count`](Self::count), where the present slot of this thread goes on. Whether it does.
     #[inline]
     pub(super) fn count_on(&self, index: usize, now: Instant) -> bool {
-        if let Some(counter) = self.counters[..THREADS].get(index).and_then(OnceLock::get)
+        index < THREADS && self.count_on_as(index, now)
+    }
+
+    #[inline]
+    fn count_as(&self, index: usize, now: Instant) {
+        if !self.count_on_as(index, now) {
+            self.count_anew(index, now);
+        }
+    }
+
+    #[inline]
+    fn count_on_as(&self, index: usize, now: Instant) -> bool {
+        if let Some(counter) = self.counters.get(index).and_then(OnceLock::get)
             && now.as_nanos() < counter.ends.load(Ordering::Relaxed)
             && let Some(slot) = counter.slots.get(counter.place.load(Ordering::Relaxed) as usize)
         {
@@ -90,26 +102,15 @@ impl Deposits {
         false
     }
 
-    #[inline]
-    fn count_as(&self, index: usize, now: Instant) {
-        let counter = match self.counters[index].get() {
-            Some(counter) => counter,
-            None => self.make(index),
-        };
-        if now.as_nanos() >= counter.ends.load(Ordering::Relaxed) {
-            self.turn(counter, now);
-        }
+    /// The first call of a thread, or of a slot.
+    #[cold]
+    #[inline(never)]
+    fn count_anew(&self, index: usize, now: Instant) {
+        let counter = self.counters[index].get_or_init(|| Box::new(Counter::new()));
+        self.turn(counter, now);
         counter.slots[counter.place.load(Ordering::Relaxed) as usize].count();
     }
 
-    #[cold]
-    #[inline(never)]
-    fn make(&self, index: usize) -> &Counter {
-        self.counters[index].get_or_init(|| Box::new(Counter::new()))
-    }
-
-    #[cold]
-    #[inline(never)]
     fn turn(&self, counter: &Counter, now: Instant) {
         let number = self.present(now);
         let place = number % SLOTS as u64;

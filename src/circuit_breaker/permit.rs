@@ -229,7 +229,7 @@ impl Calling {
         ManuallyDrop::new(self).0.take()
     }
 
-    /// The call is made, and its permit put together anew: what a panic would look at lies in memory, and to read it back takes as long as all the rest.
+    /// The call is made, and its permit put together anew: what a panic would look at lies in memory, and need not be read back from there.
     #[inline]
     pub(super) fn end_anew(self, circuit: &Circuit, word: u64) -> Permit {
         mem::forget(self);

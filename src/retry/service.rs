@@ -16,7 +16,7 @@ use super::{
     handle::RetryHandle,
     recipe::Checked,
     resend::{CloneRequest, Resend},
-    spare::{Spare, Spares},
+    spare::Spares,
     state::{Rules, Shared},
 };
 use crate::{
@@ -124,11 +124,7 @@ where
             account.deposit_about_now();
         }
         // Last, because a counted reference that is taken before the atomic steps inside costs more.
-        let spare = if Spares::<S>::ARE_COPIES {
-            Spare::Copied(Box::new(self.inner.clone()))
-        } else {
-            Spare::Kept(self.spares.refer(&self.inner))
-        };
+        let spare = self.spares.take(&self.inner);
         ResponseFuture::new(inner, self.has_limit, copy, spare, rules, delays, course)
     }
 }

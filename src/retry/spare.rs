@@ -27,7 +27,7 @@ type Kept<S> = OnceLock<Mutex<S>>;
 
 impl<S> Spares<S> {
     /// Whether the service is no more than a function: nothing to keep, and nothing to drop.
-    pub(super) const ARE_COPIES: bool = size_of::<S>() == 0 && !needs_drop::<S>();
+    const ARE_COPIES: bool = size_of::<S>() == 0 && !needs_drop::<S>();
 
     pub(super) fn new() -> Self {
         Self((!Self::ARE_COPIES).then(|| Shared::new(OnceLock::new())))
@@ -35,21 +35,24 @@ impl<S> Spares<S> {
 }
 
 impl<S: Clone> Spares<S> {
-    /// A reference, for a service that is more than a function.
     #[inline]
-    pub(super) fn refer(&self, inner: &S) -> Shared<Kept<S>> {
+    pub(super) fn take(&self, inner: &S) -> Spare<S> {
         match &self.0 {
-            Some(kept) if kept.get().is_some() => kept.clone(),
-            _ => self.keep(inner),
+            // What is known when it is compiled costs nothing when it runs.
+            Some(kept) if !Self::ARE_COPIES => {
+                if kept.get().is_none() {
+                    Self::keep(kept, inner);
+                }
+                Spare::Kept(kept.clone())
+            }
+            _ => Spare::Copied(Box::new(inner.clone())),
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn keep(&self, inner: &S) -> Shared<Kept<S>> {
-        let kept = self.0.clone().unwrap_or_else(|| Shared::new(OnceLock::new()));
+    fn keep(kept: &Kept<S>, inner: &S) {
         kept.get_or_init(|| Mutex::new(inner.clone()));
-        kept
     }
 }
 

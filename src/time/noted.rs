@@ -32,7 +32,8 @@ pub(crate) fn noted_or_now() -> Instant {
     if noted == Instant::NEVER { Instant::from_nanos(now_noted_apart()) } else { noted }
 }
 
-/// Has no way out but its end, so that who calls it while it holds a future need not keep that in memory for another.
+/// Has no way out but its end (no clock panics; if one did, the process would end), so that who calls it while it holds a future need not keep that in
+/// memory for another way out.
 #[inline(never)]
 extern "C" fn now_noted_apart() -> u64 {
     now_noted().as_nanos()

@@ -8,7 +8,7 @@ pub(super) struct Scale {
 }
 
 impl Scale {
-    /// As a clock counts that is asked how long so many ticks are. It rounds down, so the scale is behind it, by a nanosecond in a century at most.
+    /// As a clock counts that is asked how long so many ticks are. It rounds down, so the scale is behind it, by a nanosecond in 73 years at most.
     pub(super) fn of(nanos: impl Fn(u64) -> u64) -> Self {
         let whole = nanos(1);
         // The largest power of two of ticks whose nanoseconds still have room.
